@@ -1,0 +1,122 @@
+"""How the world above talks to an engine: submit, read a stream of deltas, abort, ask.
+
+In process for `LLM` and tests, another process for serving; nobody above can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from penstock.core.events import Event
+from penstock.core.plan import TokenLogprobs
+from penstock.core.request import FinishReason, Submission
+
+
+@dataclass(slots=True)
+class Delta:
+    """What is new for one submission since its reader last looked (merged when it is slow).
+
+    `tokens` and `logprobs` (when asked for) are parallel. Exactly one delta, the last, has a
+    `finish`. `error` is a `PenstockError.to_dict` when finish is ERROR.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] | None = None
+    prompt_logprobs: list[TokenLogprobs] | None = None
+    """of positions 1 .. n-1 (position 0 has none); whole, with the first delta that has tokens"""
+    finish: FinishReason | None = None
+    stop_id: int | None = None
+    cached_tokens: int = 0
+    error: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class ModelInfo:
+    """What the engine settled at start; the rest of the system asks nobody else."""
+
+    vocab_size: int
+    max_model_len: int
+    eos_ids: tuple[int, ...]
+    block_size: int
+    num_blocks: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    dtype: str
+    device: str
+    architecture: str
+    notes: list[str] = field(default_factory=list)
+    """decisions and their reasons, for the start-up log"""
+    stages_s: dict[str, float] = field(default_factory=dict)
+    """seconds of each start-up stage"""
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """A snapshot, published with every step and every second when idle."""
+
+    at: float
+    running: int = 0
+    waiting: int = 0
+    held: int = 0
+    blocks_total: int = 0
+    blocks_free: int = 0
+    """neither referenced nor cached"""
+    blocks_cached: int = 0
+    """not referenced, still readable by a prefix hit"""
+    step: int = 0
+    step_s: float = 0.0
+    """wall time of the last step; 0 when idle"""
+    device_s: float = 0.0
+    schedule_s: float = 0.0
+    prefill_tokens: int = 0
+    """of the last step"""
+    decode_tokens: int = 0
+    prefix_queries: int = 0
+    """tokens looked up in the prefix cache since start"""
+    prefix_hits: int = 0
+    preemptions: int = 0
+    """since start"""
+    leaked_blocks: int = 0
+    """imbalance of the books found when idle; always 0"""
+
+
+EventSink = Any
+"""callable(list[Event], EngineStats): told of every step, for metrics and logs"""
+
+
+class EngineClient(Protocol):
+    """All methods are called from one event loop."""
+
+    async def start(self) -> ModelInfo:
+        """Load the model and be ready. Raises ConfigError, CheckpointError …"""
+        ...
+
+    def submit(self, submissions: list[Submission]) -> list[AsyncIterator[Delta]]:
+        """One iterator a submission. Closing an iterator early (or `abort`) aborts its request.
+
+        A refused submission's iterator raises the typed error (ContextLengthError …) at its first
+        item. When the engine dies, iterators raise EngineDeadError.
+        """
+        ...
+
+    def abort(self, ids: list[str], reason: FinishReason = FinishReason.ABORT) -> None:
+        """Stop work on these; their blocks are free within one step. Unknown ids are ignored."""
+        ...
+
+    def subscribe(self, sink: EventSink) -> None:
+        """`sink(events: list[Event], stats: EngineStats)` is called for every step."""
+        ...
+
+    def stats(self) -> EngineStats: ...
+
+    def check_health(self, stuck_after_s: float) -> None:
+        """Raise EngineDeadError or EngineStuckError (naming the phase and the age of the oldest
+        work that saw no progress); return when all is well."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+__all__ = ["Delta", "EngineClient", "EngineStats", "Event", "ModelInfo"]
