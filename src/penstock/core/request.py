@@ -6,7 +6,7 @@ Token ids only: stop strings, templates and text live above the engine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 
 from penstock.errors import InvalidFieldError
 
@@ -14,7 +14,7 @@ MAX_LOGPROBS = 64
 """Most alternatives a request may ask for at each position."""
 
 
-class FinishReason(str, Enum):
+class FinishReason(StrEnum):
     STOP = "stop"
     """a stop id (EOS included) or, decided above the engine, a stop string"""
     LENGTH = "length"
@@ -36,7 +36,7 @@ class Status(Enum):
     FINISHED = 3
 
 
-class HoldReason(str, Enum):
+class HoldReason(StrEnum):
     PREFIX = "prefix"
     """another request is just computing the same prefix"""
 
@@ -80,7 +80,7 @@ class Sampling:
     def validate(self, vocab_size: int) -> None:
         """Raise InvalidFieldError naming the first field that is out of range."""
         _check(0 <= self.temperature <= 100, "temperature", "between 0 and 100")
-        _check(0 <= self.top_k, "top_k", "0 (off) or positive")
+        _check(self.top_k >= 0, "top_k", "0 (off) or positive")
         _check(0 < self.top_p <= 1, "top_p", "in (0, 1]")
         _check(0 <= self.min_p <= 1, "min_p", "in [0, 1]")
         _check(0 < self.repetition_penalty <= 100, "repetition_penalty", "in (0, 100]")
@@ -139,6 +139,7 @@ class Request:
     __slots__ = (
         "blocks",
         "cached_tokens",
+        "capacity",
         "commits",
         "computed",
         "deadline_s",
@@ -150,12 +151,11 @@ class Request:
         "in_flight",
         "key",
         "limit",
-        "max_hit",
-        "min_tokens",
         "num_prompt",
         "order",
         "pending",
         "preemptions",
+        "reads_cache",
         "sampling",
         "slot",
         "status",
@@ -174,7 +174,6 @@ class Request:
         self.num_prompt = len(submission.prompt)
         self.limit = limit
         """most tokens, prompt included"""
-        self.min_tokens = sampling.min_tokens
         self.stops = frozenset(sampling.stop_ids)
         self.deadline_s = submission.deadline_s
         self.status = Status.WAITING
@@ -189,16 +188,18 @@ class Request:
         """plans that contain this request and are not applied yet"""
         self.slot = -1
         self.blocks: list[list[int]] = [[] for _ in range(num_groups)]
+        """per group, all of the same length; DROPPED where a window has passed"""
         self.first_needed = [0] * num_groups
         """per group: index of the first block that is still held (windows free what they passed)"""
-        self.commits = [0] * num_groups
-        """per group: blocks from the start that the prefix index was told of"""
+        self.capacity = 0
+        """tokens that the blocks hold"""
+        self.commits = 0
+        """blocks from the start that the prefix index was told of"""
         self.hashes: list[bytes] = []
         """chained hashes of the full blocks of `tokens`"""
         self.key = b""
-        """root of the hash chain: salt and whatever else must not be shared"""
-        self.max_hit = 0
-        """most tokens that may be read from the cache"""
+        """root of the hash chain; empty: nothing is shared"""
+        self.reads_cache = False
         self.cached_tokens = 0
         """prompt tokens that came from the cache at first admission"""
         self.preemptions = 0

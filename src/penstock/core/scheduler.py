@@ -1,0 +1,473 @@
+"""The scheduler: which tokens the next step computes, and what its result means.
+
+There are no phases. A request has tokens known and tokens computed; a step hands out one token
+budget so that the second catches up with the first (the rule of vLLM's scheduler): requests that
+already run go first, one token each for those that decode, then the chunks of those that still
+read their prompt, then new ones. Prefix hits, chunking and resumption after a preemption are all
+the same rule.
+
+The scheduler is handed limits, pool, policy and clock; it owns no executor and calls nobody. It
+allows `depth` plans that are not applied yet (1 = synchronous, 2 = overlapped). What happened
+gathers as events.
+
+Progress: running requests are kept in queue order, blocks are taken from the last in that order
+only, and a request never takes them from one before it. So the first one always runs to its end,
+whatever the others lose. After a preemption nobody is admitted in the same step, and whoever was
+preempted comes back only when its blocks and a margin that grows with its losses are there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass
+
+from penstock.core import prefix
+from penstock.core.blocks import BlockPool
+from penstock.core.clock import Clock
+from penstock.core.events import (
+    Event,
+    Finished,
+    Held,
+    Preempted,
+    PromptLogprobs,
+    Queued,
+    Scheduled,
+    TokensOut,
+)
+from penstock.core.plan import UNKNOWN, BlockDelta, Entry, KVGroup, StepPlan, StepResult
+from penstock.core.policy import Policy
+from penstock.core.request import FinishReason, HoldReason, Request, Status, Submission
+from penstock.core.sharing import SharedPrefixes
+from penstock.core.tables import BlockTables
+from penstock.errors import ContextLengthError, EngineError, InvalidFieldError
+
+MAX_MARGIN = 8
+"""Cap on the blocks a running request must be able to grow before another is admitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a step may hold. max_num_batched_tokens >= max_num_seqs, so that all can decode."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
+    depth: int = 1
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since start."""
+
+    prefix_queries: int = 0
+    """tokens looked up in the prefix cache"""
+    prefix_hits: int = 0
+    """tokens found there"""
+    preemptions: int = 0
+
+
+def _order(request: Request) -> tuple[float, ...]:
+    return request.order
+
+
+class Scheduler:
+    def __init__(
+        self,
+        limits: Limits,
+        pool: BlockPool,
+        groups: tuple[KVGroup, ...],
+        policy: Policy,
+        clock: Clock,
+        cache_key: str = "",
+    ) -> None:
+        """cache_key: whatever makes KV of this engine differ from another's (model, KV dtype)."""
+        self.limits = limits
+        self.pool = pool
+        self.counters = Counters()
+        self._tables = BlockTables(pool, groups)
+        self._policy = policy
+        self._clock = clock
+        self._cache_key = cache_key
+        self._requests: dict[str, Request] = {}
+        self._waiting: list[tuple[tuple[float, ...], Request]] = []
+        self._num_waiting = 0
+        self._prefilling: list[Request] = []
+        self._decoding: list[Request] = []
+        self._deadlines: list[tuple[float, str]] = []
+        self._shared = SharedPrefixes()
+        self._free_slots = list(range(limits.max_num_seqs - 1, -1, -1))
+        self._in_flight: deque[tuple[StepPlan, list[Request]]] = deque()
+        self._events: list[Event] = []
+        self._serial = 0
+        self._step = 0
+
+    # What the engine asks
+
+    @property
+    def num_running(self) -> int:
+        return len(self._prefilling) + len(self._decoding)
+
+    @property
+    def num_waiting(self) -> int:
+        return self._num_waiting
+
+    @property
+    def num_held(self) -> int:
+        return self._shared.num_held
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._in_flight)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    @property
+    def may_schedule(self) -> bool:
+        return len(self._in_flight) < self.limits.depth and bool(self._requests)
+
+    def take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def live_ids(self) -> list[str]:
+        return list(self._requests)
+
+    def check(self) -> None:
+        """Prove that blocks, slots and queues balance. Raises AssertionError."""
+        running = self._prefilling + self._decoding
+        self.pool.check(b for r in running for table in r.blocks for b in table if b >= 0)
+        slots = [r.slot for r in running] + self._free_slots
+        assert sorted(slots) == list(range(self.limits.max_num_seqs)), "slots do not balance"
+        waiting = [r for _, r in self._waiting if r.status is Status.WAITING]
+        assert len(waiting) == self._num_waiting, "the waiting count is wrong"
+        total = len(running) + len(waiting) + self.num_held
+        assert total == len(self._requests), "a request is in no queue or in two"
+        assert all(r.computed <= len(r.tokens) + r.pending for r in running), "computed > known"
+        self._shared.check(running)
+
+    # Coming and going
+
+    def add(self, submission: Submission) -> None:
+        """Queue a request. Raises InvalidFieldError or ContextLengthError when it can never run;
+        the scheduler's state is then unchanged."""
+        if submission.id in self._requests:
+            raise InvalidFieldError(
+                f"A request with id {submission.id!r} is being served.",
+                cure="Give each request an id of its own.",
+                param="request_id",
+            )
+        request = Request(submission, len(self._tables.groups), self._limit(submission))
+        request.order = self._policy(submission, self._serial)
+        self._serial += 1
+        sampling = submission.sampling
+        if self.pool.retain:
+            request.key = prefix.root(self._cache_key, submission.cache_salt)
+        elif submission.group:
+            request.key = prefix.root(self._cache_key, submission.cache_salt, submission.group)
+        if request.key:
+            prefix.extend(request.hashes, request.key, request.tokens, self.pool.block_size)
+        # Prompt logprobs need the logits of every prompt position, which the cache does not hold.
+        request.reads_cache = bool(request.key) and sampling.prompt_logprobs is None
+        self._requests[request.id] = request
+        self._enqueue(request)
+        if request.deadline_s is not None:
+            heapq.heappush(self._deadlines, (request.deadline_s, request.id))
+        self._events.append(Queued(request.id, self._clock.now(), request.num_prompt))
+
+    def _limit(self, submission: Submission) -> int:
+        """Most tokens, prompt included; the KV of the last one is never needed."""
+        num_prompt, wanted = len(submission.prompt), submission.sampling.max_tokens
+        if num_prompt == 0:
+            raise InvalidFieldError("The prompt has no tokens.", param="prompt")
+        context = self.limits.max_model_len
+        if num_prompt + (wanted or 1) > context:
+            raise ContextLengthError(
+                f"The prompt has {num_prompt} tokens and {wanted or 1} are to be generated, "
+                f"but the context holds {context}.",
+                cure="Shorten the prompt or lower max_tokens.",
+                param="prompt" if num_prompt >= context else "max_tokens",
+            )
+        limit = num_prompt + wanted if wanted is not None else context
+        room = self._tables.longest()
+        if limit - 1 > room and (wanted is not None or num_prompt > room):
+            raise ContextLengthError(
+                f"The request may need the KV of {limit - 1} tokens, but the cache holds {room}.",
+                cure="Lower max_tokens, or serve with a larger --kv-cache-memory-bytes.",
+                param="max_tokens",
+            )
+        return min(limit, room + 1)
+
+    def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> bool:
+        """End a request wherever it stands; its blocks are free at once. False if unknown."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return False
+        self._finish(request, reason)
+        return True
+
+    def _enqueue(self, request: Request) -> None:
+        request.status = Status.WAITING
+        request.hold = None
+        heapq.heappush(self._waiting, (request.order, request))
+        self._num_waiting += 1
+
+    def _expire(self, now: float) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            self.abort(heapq.heappop(self._deadlines)[1], FinishReason.TIMEOUT)
+
+    def _leave(self, request: Request) -> None:
+        """Give up slot and blocks; plans in flight may still write to them (see StepPlan)."""
+        for queue in (self._decoding, self._prefilling):
+            if request in queue:
+                queue.remove(request)
+        self._free_slots.append(request.slot)
+        request.slot = -1
+        self._tables.release(request)
+        request.computed = 0
+        for released in self._shared.leader_left(request):
+            self._enqueue(released)
+
+    def _finish(
+        self,
+        request: Request,
+        reason: FinishReason,
+        stop_id: int | None = None,
+        error: EngineError | None = None,
+    ) -> None:
+        if request.status is Status.RUNNING:
+            self._leave(request)
+        elif request.status is Status.WAITING:
+            self._num_waiting -= 1  # its heap entry is skipped when it comes up
+        else:
+            self._shared.drop(request)
+        request.status = Status.FINISHED
+        del self._requests[request.id]
+        self._events.append(
+            Finished(
+                request.id,
+                self._clock.now(),
+                reason,
+                request.num_prompt,
+                request.num_output,
+                request.cached_tokens,
+                request.preemptions,
+                stop_id,
+                error.to_dict() if error else None,
+            )
+        )
+
+    # Deciding
+
+    def schedule(self) -> StepPlan:
+        """The next plan. It may have no rows; such a plan is not to be submitted nor applied."""
+        now = self._clock.now()
+        self._expire(now)
+        plan = StepPlan(self._step)
+        members: list[Request] = []
+        preempted = self.counters.preemptions
+        self._schedule_decodes(plan, members)
+        budget = self.limits.max_num_batched_tokens - len(members)
+        for request in list(self._prefilling):
+            if budget and request.slot >= 0:
+                budget -= self._schedule_chunk(request, budget, plan, members)
+        if self.counters.preemptions == preempted:
+            self._admit(budget, plan, members, now)
+        if members:
+            self._in_flight.append((plan, members))
+            self._step += 1
+        return plan
+
+    def _schedule_decodes(self, plan: StepPlan, members: list[Request]) -> None:
+        slots, starts, tokens = plan.slots, plan.starts, plan.tokens
+        for request in list(self._decoding):
+            start = request.computed
+            known = request.tokens
+            pending = request.pending
+            if len(known) + pending >= request.limit or request.slot < 0:
+                continue  # its last token is on the way, or it was preempted for one before it
+            if start >= request.capacity and not self._grow(request, start + 1, plan):
+                continue
+            slots.append(request.slot)
+            starts.append(start)
+            tokens.append(UNKNOWN if pending else known[-1])
+            request.computed = start + 1
+            request.pending = pending + 1
+            request.in_flight += 1
+            members.append(request)
+        plan.counts = [1] * len(members)
+        plan.samples = [True] * len(members)
+
+    def _schedule_chunk(
+        self, request: Request, budget: int, plan: StepPlan, members: list[Request]
+    ) -> int:
+        """One row that brings `computed` nearer to the known tokens; returns its token count."""
+        start, known = request.computed, len(request.tokens)
+        end = min(known, start + budget)
+        if end > request.capacity and not self._grow(request, end, plan):
+            return 0
+        last = end == known
+        plan.slots.append(request.slot)
+        plan.starts.append(start)
+        plan.counts.append(end - start)
+        plan.tokens.append(request.tokens[end - 1])
+        plan.samples.append(last)
+        request.computed = end
+        request.in_flight += 1
+        members.append(request)
+        if last:
+            request.pending = 1
+            self._prefilling.remove(request)
+            insort(self._decoding, request, key=_order)
+        return end - start
+
+    def _grow(self, request: Request, end: int, plan: StepPlan) -> bool:
+        """Blocks for tokens up to `end`, if need be from the last in queue order."""
+        self._tables.trim(request)
+        while not self._tables.fits(request, end):
+            victim = max(self._prefilling[-1:] + self._decoding[-1:], key=_order)
+            self._preempt(victim, request)
+            if victim is request:
+                return False
+        plan.blocks.extend(self._tables.extend(request, end))
+        return True
+
+    def _preempt(self, victim: Request, by: Request) -> None:
+        lost = victim.computed
+        self._leave(victim)
+        victim.preemptions += 1
+        self.counters.preemptions += 1
+        self._enqueue(victim)
+        self._events.append(Preempted(victim.id, self._clock.now(), self._step, lost, by.id))
+
+    def _admit(self, budget: int, plan: StepPlan, members: list[Request], now: float) -> None:
+        while budget and self._waiting and self._free_slots:
+            request = self._waiting[0][1]
+            if request.status is not Status.WAITING:
+                heapq.heappop(self._waiting)
+                continue
+            if request.in_flight:
+                return  # preempted; a result on its way still adds to its tokens
+            hits = self._tables.match(request)
+            if self._hold(request, hits, now):
+                self._dequeue()
+            elif self._room_for(request, hits):
+                self._dequeue()
+                self._enter(request, hits, plan, now)
+                budget -= self._schedule_chunk(request, budget, plan, members)
+            else:
+                return
+
+    def _dequeue(self) -> None:
+        heapq.heappop(self._waiting)
+        self._num_waiting -= 1
+
+    def _hold(self, request: Request, hits: int, now: float) -> bool:
+        """Whether to wait for another request that is just computing the same prefix."""
+        if not request.reads_cache:
+            return False
+        leader = self._shared.wait(request, hits, (len(request.tokens) - 1) // self.pool.block_size)
+        if leader is None:
+            return False
+        request.status = Status.HELD
+        request.hold = HoldReason.PREFIX
+        self._events.append(Held(request.id, now, HoldReason.PREFIX, leader.id))
+        return True
+
+    def _room_for(self, request: Request, hits: int) -> bool:
+        chunk = self.limits.max_num_batched_tokens
+        need = self._tables.needed(request, hits, chunk)
+        if not self.num_running:
+            return need <= self.pool.num_available
+        promised = sum(self._tables.needed(r, -1, chunk) for r in self._prefilling)
+        margin = min(1 + request.preemptions, MAX_MARGIN) * self.num_running
+        return need + promised + margin <= self.pool.num_available
+
+    def _enter(self, request: Request, hits: int, plan: StepPlan, now: float) -> None:
+        request.slot = self._free_slots.pop()
+        request.status = Status.RUNNING
+        cached = self._tables.take(request, hits)
+        resumed = request.preemptions > 0
+        if not resumed:
+            request.cached_tokens = cached
+        if request.reads_cache:
+            self.counters.prefix_queries += len(request.tokens)
+            self.counters.prefix_hits += cached
+        request.computed = cached
+        plan.entries.append(
+            Entry(
+                request.slot,
+                request.id,
+                list(request.tokens),
+                request.num_prompt,
+                request.sampling,
+            )
+        )
+        for group, table in enumerate(request.blocks):
+            first = request.first_needed[group]
+            if first < len(table):
+                plan.blocks.append(BlockDelta(request.slot, group, first, table[first:]))
+        self._shared.lead(request, hits)
+        insort(self._prefilling, request, key=_order)
+        self._events.append(Scheduled(request.id, now, self._step, cached, resumed))
+
+    # What came of it
+
+    def apply(self, result: StepResult) -> None:
+        """Take in the result of the oldest plan that is not applied yet."""
+        plan, members = self._in_flight.popleft()
+        assert plan.step == result.step, "results must come in the order of plans"
+        if result.error is not None:
+            self._fail(members, EngineError(str(result.error["message"])))
+            return
+        now = self._clock.now()
+        size = self.pool.block_size
+        sampled = 0
+        outputs, logprobs, events = result.tokens, result.logprobs, self._events
+        for row, request in enumerate(members):
+            request.in_flight -= 1
+            wanted = plan.samples[row]
+            if wanted:
+                sampled += 1
+            if request.status is Status.FINISHED:
+                continue
+            if result.prompt_logprobs and row in result.prompt_logprobs:
+                first = plan.starts[row] + 1
+                events.append(PromptLogprobs(request.id, first, result.prompt_logprobs[row]))
+            if request.slot >= 0 and request.key:
+                full = (plan.starts[row] + plan.counts[row]) // size
+                if full > request.commits:
+                    self._commit(request, full)
+            if not wanted:
+                continue
+            request.pending -= 1
+            new = outputs[sampled - 1]
+            if not new:
+                self._fail([request], EngineError("The model returned no usable logits."))
+                continue
+            request.tokens.extend(new)
+            found = logprobs.get(sampled - 1) if logprobs else None
+            events.append(TokensOut(request.id, now, plan.step, new, found))
+            if new[-1] in request.stops:
+                self._finish(request, FinishReason.STOP, stop_id=new[-1])
+            elif len(request.tokens) >= request.limit:
+                self._finish(request, FinishReason.LENGTH)
+
+    def _commit(self, request: Request, full: int) -> None:
+        """The first `full` blocks are written: let others read them."""
+        prefix.extend(request.hashes, request.key, request.tokens, self.pool.block_size)
+        for index in range(request.commits, full):
+            block_hash = request.hashes[index]
+            self._tables.commit(request, index)
+            for released in self._shared.committed(request, block_hash):
+                self._enqueue(released)
+        request.commits = full
+
+    def _fail(self, members: list[Request], error: EngineError) -> None:
+        """A step or a row failed: these requests end, all others go on."""
+        for request in members:
+            if request.status is not Status.FINISHED:
+                self._finish(request, FinishReason.ERROR, error=error)
