@@ -1,0 +1,56 @@
+"""The program `penstock`: one file a command, each imported only when it is chosen."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import penstock
+from penstock import settings
+from penstock.errors import ConfigError, PenstockError
+from penstock.settings import Command
+
+SUMMARY = "Penstock serves transformer language models."
+COMMANDS = (
+    Command(
+        ("serve",),
+        "penstock.cli.serve:serve",
+        "Serve a model behind an OpenAI-style API",
+    ),
+    Command(
+        ("chat",),
+        "penstock.cli.chat:chat",
+        "Talk to a model in the terminal",
+    ),
+    Command(
+        ("batch", "run"),
+        "penstock.cli.batch:run",
+        "Run a file of requests offline; it resumes where it was interrupted",
+    ),
+    Command(
+        ("bench", "serve"),
+        "penstock.cli.bench:serve",
+        "Measure any OpenAI-style server under load",
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 2 for wrong settings, 1 for another failure."""
+    try:
+        app = settings.application("penstock", SUMMARY, penstock.__version__, COMMANDS)
+        return settings.call(app, argv)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if settings.debugging():
+            raise
+        print(f"error: {_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, PenstockError):
+        return " ".join(str(error).split())
+    hint = "This is a fault of Penstock: PENSTOCK_DEBUG=1 shows where."
+    return f"{type(error).__name__}: {' '.join(str(error).split())}. {hint}"

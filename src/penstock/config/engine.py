@@ -1,0 +1,65 @@
+"""How the engine schedules, how much memory it takes and what it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.config.option import option
+from penstock.registry import ATTENTION_BACKENDS
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    max_num_seqs: int = option(64, "Most requests that run at the same time", unit="requests")
+    max_num_batched_tokens: int | None = option(
+        None,
+        "Most tokens that one step computes; longer prompts are cut into chunks of this budget",
+        unit="tokens",
+        automatic="chosen so that a full step stays short beside a decode step",
+    )
+    enable_prefix_caching: bool = option(
+        True, "Reuse the KV cache of prompts and outputs that begin alike"
+    )
+    scheduling_policy: str = option(
+        "fcfs",
+        "Order of the queue: `fcfs` first come, first served; `priority` by the request's"
+        " `priority`, lower first",
+        choices=("fcfs", "priority"),
+    )
+    priority_ageing_s: float = option(
+        10.0,
+        "With `priority`: waiting time that is worth one level, so that nobody starves",
+        unit="seconds",
+    )
+    scheduler_depth: int = option(
+        2,
+        "Plans that may be under way at once: 1 waits for each step, 2 plans the next one while"
+        " the device computes",
+        unit="plans",
+    )
+    block_size: int | None = option(
+        None,
+        "Tokens in one block of the KV cache",
+        unit="tokens",
+        automatic="the attention backend's choice",
+    )
+    kv_cache_memory_bytes: int | None = option(
+        None,
+        "Memory for the KV cache; takes suffixes such as 512MiB or 4GB",
+        unit="bytes",
+        automatic="a safe part of the free memory",
+    )
+    attention_backend: str = option(
+        "auto",
+        "Attention backend; `auto` takes the fastest that runs here",
+        choices=("auto", *ATTENTION_BACKENDS.names),
+    )
+    device: str = option(
+        "auto", "Torch device such as `cpu` or `cuda:0`; `auto` takes a GPU where there is one"
+    )
+    num_threads: int | None = option(
+        None,
+        "Threads of the engine's arithmetic on a CPU",
+        unit="threads",
+        automatic="one for each physical core",
+    )

@@ -1,0 +1,63 @@
+"""Which model is served, and under which names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.config.option import option
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    model: str = option(
+        "demo",
+        "`demo` (the embedded demo model), a local folder, or a Hugging Face hub id",
+        positional=True,
+    )
+    revision: str | None = option(
+        None, "Branch, tag or commit of the hub id", automatic="the hub's main branch"
+    )
+    tokenizer: str | None = option(
+        None, "Folder or hub id of the tokenizer", automatic="that of the model"
+    )
+    download_dir: str | None = option(
+        None, "Folder for downloads from the hub", automatic="the hub's cache"
+    )
+    load_format: str = option(
+        "safetensors",
+        "`safetensors` reads the checkpoint; `dummy` fills the shapes of its config.json with"
+        " random weights, to measure speed without a download",
+        choices=("safetensors", "dummy"),
+    )
+    dtype: str = option(
+        "auto",
+        "Number type of weights, activations and KV cache; `auto` follows the checkpoint",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    max_model_len: int | None = option(
+        None,
+        "Longest prompt and output together",
+        unit="tokens",
+        automatic="the context of the model, or less where memory allows less",
+    )
+    served_model_name: tuple[str, ...] = option(
+        (),
+        "Name that requests use, the first one in replies (repeatable)",
+        automatic="the name given as --model",
+    )
+    chat_template: str | None = option(
+        None,
+        "File with a Jinja chat template, or the template itself",
+        automatic="that of the tokenizer",
+    )
+    generation_config: str = option(
+        "auto",
+        "Defaults of sampling parameters: `auto` takes the model's generation_config.json,"
+        " `none` neutral ones",
+        choices=("auto", "none"),
+    )
+    seed: int | None = option(
+        None,
+        "Root of the seeds given to requests without one, so that a run can be repeated",
+        automatic="drawn at start",
+    )
