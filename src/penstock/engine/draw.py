@@ -14,8 +14,8 @@ Otherwise:
    exactly, and so do a row alone and a row in company. Two libraries' exp may differ in the last
    bit of a double; floor hides this but for about one draw in 10^11.
    What has less than 2^-40 of the best id's probability is never drawn.
-3. top_p: in the order (greater w first, then lower id) the shortest prefix with mass >= need is
-   kept, where need = ceil(top_p * sum of w) in float64, at least 1 and at most the sum.
+3. top_p < 1: in the order (greater w first, then lower id) the shortest prefix with mass >= need
+   is kept, where need = ceil(top_p * sum of w) in float64, at least 1 and at most the sum.
    (Nucleus sampling, Holtzman et al. 2020.)
 4. min_p keeps the ids with w >= ceil(min_p * 2^40): relative to the best id, which has 2^40.
    (Nguyen et al. 2024.)
@@ -28,7 +28,6 @@ id is -1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,10 +38,10 @@ GREEDY_BELOW = 1e-5
 MAX_VOCAB = 2**22
 """so that 2^40 * V and a weight beside an id fit 63 bits"""
 
-Crossing = Callable[[Tensor, Tensor], Tensor]
-
 _SCALE = float(2**40)
 _ID_BITS = 22
+_SORT_UP_TO = 4096
+"""candidates a row"""
 _BUCKETS = 41 * 128
 """weights 1 .. 2^40 by exponent and the first 7 bits after it"""
 
@@ -75,15 +74,19 @@ def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def draw_all(logits: Tensor, maxima: Tensor, filters: Filters, uniform: Tensor) -> Tensor:
     """Ids int64 [R] for rows without any filter. logits float32 [R, V], uniform float64 [R]."""
-    weights = _weights(logits, maxima, filters)
-    return _invert(weights.cumsum(1), uniform)
+    return _invert(_weights(logits, maxima, filters), uniform)
 
 
 def draw_wide(logits: Tensor, maxima: Tensor, filters: Filters, uniform: Tensor) -> Tensor:
     """As `draw_all`, for rows with top_p or min_p and without top_k."""
     weights = _weights(logits, maxima, filters)
-    ids = torch.arange(logits.shape[1], device=logits.device)
-    return _invert(_keep(weights, ids, filters, crossing_by_bucket).cumsum(1), uniform)
+    total, vocab = weights.sum(1), weights.shape[1]
+    need = _need(filters, total)
+    # All ids with w <= (total - need) / V weigh total - need or less together, so that the rest
+    # already has the mass that is needed: only the rest can be kept.
+    least = torch.maximum((total - need) // vocab + 1, _floor(filters))
+    ids, weights = _compact(weights, weights >= least[:, None])
+    return _draw_among(ids, weights, need, filters, uniform)
 
 
 def draw_top_k(
@@ -94,9 +97,9 @@ def draw_top_k(
     weights = _weights(values, maxima, filters)
     places = torch.arange(k_max, device=logits.device)
     weights = torch.where(places < filters.top_k[:, None], weights, 0)
-    weights = _keep(weights, ids, filters, crossing_by_sort)
     ids, order = ids.sort(dim=1)
-    return ids.gather(1, _invert(weights.gather(1, order).cumsum(1), uniform)[:, None])[:, 0]
+    need = _need(filters, weights.sum(1))
+    return _draw_among(ids, weights.gather(1, order), need, filters, uniform)
 
 
 def top_ids(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -138,13 +141,7 @@ def crossing_by_bucket(keys: Tensor, need: Tensor) -> Tensor:
     place = torch.searchsorted(from_top, need[:, None]).clamp_(max=_BUCKETS - 1)
     bucket = _BUCKETS - 1 - place
     above = from_top.gather(1, place) - masses.gather(1, bucket)
-    inside = buckets == bucket
-    counts = inside.sum(1)
-    rows, columns = inside.nonzero(as_tuple=True)
-    first = counts.cumsum(0) - counts
-    candidates = keys.new_zeros(len(keys), int(counts.max()))
-    places = torch.arange(len(rows), device=keys.device) - first[rows]
-    candidates[rows, places] = keys[rows, columns]
+    _, candidates = _compact(keys, buckets == bucket)
     return crossing_by_sort(candidates, need - above[:, 0])
 
 
@@ -154,18 +151,43 @@ def _weights(values: Tensor, maxima: Tensor, filters: Filters) -> Tensor:
     return x.mul_(filters.inverse_temperature[:, None]).exp_().mul_(_SCALE).long()
 
 
-def _keep(weights: Tensor, ids: Tensor, filters: Filters, crossing: Crossing) -> Tensor:
-    """Weights with 0 for what top_p and min_p drop; steps 3 and 4. ids: int64 [N] or [R, N]."""
+def _need(filters: Filters, total: Tensor) -> Tensor:
+    """Mass int64 [R] that top_p keeps of `total` int64 [R]; step 3."""
+    part = (filters.top_p * total.double()).ceil_().long().clamp_(min=1)
+    return torch.where(filters.top_p < 1, part.minimum(total), total)
+
+
+def _floor(filters: Filters) -> Tensor:
+    """Least weight int64 [R] that min_p keeps; step 4."""
+    return (filters.min_p * _SCALE).ceil_().long()
+
+
+def _draw_among(
+    ids: Tensor, weights: Tensor, need: Tensor, filters: Filters, uniform: Tensor
+) -> Tensor:
+    """Steps 3 to 5 among candidates in vocabulary order: ids and weights int64 [R, N]."""
     keys = (weights << _ID_BITS) + (MAX_VOCAB - 1 - ids)
-    total = weights.sum(1)
-    need = (filters.top_p * total.double()).ceil_().long().clamp_(min=1).minimum(total)
-    floor = (filters.min_p * _SCALE).ceil_().long() << _ID_BITS
-    threshold = torch.maximum(crossing(keys, need), floor)
-    return torch.where(keys >= threshold[:, None], weights, 0)
+    crossing = crossing_by_sort if keys.shape[1] <= _SORT_UP_TO else crossing_by_bucket
+    kept = (keys >= crossing(keys, need)[:, None]) & (weights >= _floor(filters)[:, None])
+    place = _invert(torch.where(kept, weights, 0), uniform)
+    return ids.gather(1, place[:, None])[:, 0]
 
 
-def _invert(running: Tensor, uniform: Tensor) -> Tensor:
-    """Index int64 [R] of the first running sum (int64 [R, N]) that exceeds the target; step 5."""
+def _compact(values: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns and values int64 [R, N] where `chosen` [R, V]; rows end in column 0, value 0."""
+    rows, columns = chosen.nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(values))
+    first = counts.cumsum(0) - counts
+    places = torch.arange(len(rows), device=values.device) - first[rows]
+    out = values.new_zeros(2, len(values), max(1, int(counts.max())))
+    out[0, rows, places] = columns
+    out[1, rows, places] = values[rows, columns]
+    return out[0], out[1]
+
+
+def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Index int64 [R] of the first running sum of weights [R, N] above the target; step 5."""
+    running = weights.cumsum(1)
     total = running[:, -1]
     target = (uniform * total.double()).long().minimum(total - 1)
     place = torch.searchsorted(running, target[:, None], right=True)

@@ -6,6 +6,7 @@ Ranks follow the sampler's order (greater first, then lower id), so that the gre
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ class Logprobs:
     top_logprobs: Tensor
     """float32 [R, top]"""
 
-    def records(self, tops: list[int]) -> list[TokenLogprobs]:
+    def records(self, tops: Iterable[int]) -> list[TokenLogprobs]:
         """One record a row, with the `tops[j]` best alternatives of row j."""
         ids, logprobs, ranks = self.ids.tolist(), self.logprobs.tolist(), self.ranks.tolist()
         best, values = self.top_ids.tolist(), self.top_logprobs.tolist()
@@ -40,21 +41,23 @@ class Logprobs:
         ]
 
 
-def logprobs_of(logits: Tensor, ids: Tensor, top: int) -> Logprobs:
-    """Logprobs and ranks of `ids` int64 [R] under raw logits float32 [R, V], and the best `top`."""
-    logprobs = torch.log_softmax(logits, dim=1)
+def logprobs_of(logits: Tensor, ids: Tensor, top: int, chunk: int) -> Logprobs:
+    """Logprobs and ranks of `ids` int64 [R] under raw logits float32 [R, V], and the best `top`.
+
+    `chunk` rows are worked on at a time, to bound the memory.
+    """
     top = min(top, logits.shape[1])
-    if top > 0:
-        best, _ = top_ids(logits, top)
-    else:
-        best = ids.new_zeros(len(ids), 0)
-    chosen = logits.gather(1, ids[:, None])
+    slices = [slice(first, first + chunk) for first in range(0, len(ids), chunk)]
+    parts = [_part(logits[rows], ids[rows, None], top) for rows in slices]
+    return Logprobs(ids, *(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _part(logits: Tensor, ids: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    logprobs = torch.log_softmax(logits, dim=1)
+    best = top_ids(logits, top)[0] if top > 0 else ids[:, :0]
+    chosen = logits.gather(1, ids)
+    greater = torch.count_nonzero(logits > chosen, dim=1)
     places = torch.arange(logits.shape[1], device=logits.device)
-    better = (logits > chosen) | ((logits == chosen) & (places < ids[:, None]))
-    return Logprobs(
-        ids=ids,
-        logprobs=logprobs.gather(1, ids[:, None])[:, 0],
-        ranks=better.sum(1) + 1,
-        top_ids=best,
-        top_logprobs=logprobs.gather(1, best),
-    )
+    before = torch.count_nonzero((logits == chosen) & (places < ids), dim=1)
+    ranks = greater + before + 1
+    return logprobs.gather(1, ids)[:, 0], ranks, best, logprobs.gather(1, best)

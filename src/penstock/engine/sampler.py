@@ -27,8 +27,8 @@ from penstock.errors import UnsupportedError
 
 _SMALL_K = 1024
 """rows with a top_k up to this share one selection of candidates"""
-_CHUNK_BYTES = 64 * 2**20
-"""bound of one temporary tensor: rows are drawn in chunks"""
+_CHUNK_BYTES = {"cpu": 4 * 2**20, "other": 256 * 2**20}
+"""bound of one temporary tensor, by device: on a CPU it should stay in the cache"""
 
 
 @dataclass(slots=True)
@@ -37,16 +37,15 @@ class Sampled:
 
     ids: Tensor
     """int64 [R] on the logits' device; -1 for a bad row"""
-    _asked: list[tuple[int, int]] = field(default_factory=list)
     _logprobs: Logprobs | None = None
+    _asked: dict[int, int] = field(default_factory=dict)
 
     @property
     def logprobs(self) -> dict[int, TokenLogprobs]:
         """By row, for rows that asked."""
         if self._logprobs is None:
             return {}
-        records = self._logprobs.records([top for _, top in self._asked])
-        return {row: record for (row, _), record in zip(self._asked, records, strict=True)}
+        return dict(zip(self._asked, self._logprobs.records(self._asked.values()), strict=True))
 
     @property
     def bad_rows(self) -> list[int]:
@@ -89,8 +88,8 @@ class _Batch:
     """rows with a history"""
     looking_rows: Tensor
     looking_histories: Tensor
-    asked: list[tuple[int, int]]
-    """(row, alternatives) that want logprobs"""
+    asked: dict[int, int]
+    """rows that want logprobs -> alternatives"""
     asked_rows: Tensor
 
 
@@ -108,6 +107,9 @@ class Sampler:
         self._device = device
         self._slots: list[_Slot | None] = [None] * max_slots
         self._histories = adjust.Histories(vocab_size, device)
+        bound = _CHUNK_BYTES["cpu" if device.type == "cpu" else "other"]
+        self._chunk = max(1, bound // (8 * vocab_size))
+        """rows that are worked on at a time"""
         self._epoch = 0
         self._batch: _Batch | None = None
 
@@ -142,18 +144,15 @@ class Sampler:
         if raw is None:
             return Sampled(ids)
         chosen = ids[batch.asked_rows].clamp(min=0)
-        top = max(top for _, top in batch.asked)
-        return Sampled(ids, batch.asked, logprobs_of(raw, chosen, top))
+        top = max(batch.asked.values())
+        return Sampled(ids, logprobs_of(raw, chosen, top, self._chunk), batch.asked)
 
     def prompt_logprobs(self, logits: Tensor, ids: list[int], top: int) -> list[TokenLogprobs]:
         """Raw logprobs of prompt tokens: row p of float32 [P, V] predicts ids[p]."""
-        records: list[TokenLogprobs] = []
-        step = self._chunk()
-        for first in range(0, len(ids), step):
-            part = torch.tensor(ids[first : first + step], device=logits.device)
-            found = logprobs_of(logits[first : first + step], part, top)
-            records += found.records([top] * len(part))
-        return records
+        if not ids:
+            return []
+        found = logprobs_of(logits, _indices(ids, logits.device), top, self._chunk)
+        return found.records([top] * len(ids))
 
     def _adjust(self, logits: Tensor, batch: _Batch, at: NDArray[np.int64]) -> None:
         if batch.masks is None and not len(batch.looking):
@@ -171,7 +170,7 @@ class Sampler:
         maxima, ids = draw.greedy(logits)
         if batch.groups:
             numbers = torch.from_numpy(random.uniforms(batch.streams, at)).to(self._device)
-            step = self._chunk()
+            step = self._chunk
             for group in batch.groups:
                 for first in range(0, len(group.rows), step):
                     part = slice(first, first + step)
@@ -188,9 +187,6 @@ class Sampler:
         where = torch.from_numpy(places).to(self._device)
         self._histories.record(batch.looking_histories, where, drawn)
 
-    def _chunk(self) -> int:
-        return max(1, _CHUNK_BYTES // (8 * self._vocab_size))
-
     def _composition(self, slots: list[int]) -> _Batch:
         key = tuple(slots)
         batch = self._batch
@@ -204,7 +200,7 @@ class Sampler:
         histories = [state.history for state in states]
         prompts = [state.num_prompt for state in states]
         looking = [row for row, history in enumerate(histories) if history >= 0]
-        asked = [(row, s.logprobs) for row, s in enumerate(samplings) if s.logprobs is not None]
+        asked = {row: s.logprobs for row, s in enumerate(samplings) if s.logprobs is not None}
         vocab, device = self._vocab_size, self._device
         return _Batch(
             key=key,
@@ -219,7 +215,7 @@ class Sampler:
             looking_rows=_indices(looking, device),
             looking_histories=_indices([histories[row] for row in looking], device),
             asked=asked,
-            asked_rows=_indices([row for row, _ in asked], device),
+            asked_rows=_indices(list(asked), device),
         )
 
     def _state(self, slot: int) -> _Slot:
