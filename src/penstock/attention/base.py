@@ -7,7 +7,7 @@ which backend it runs on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ class GroupTables:
     those that a window has passed"""
     slot_mapping: Tensor
     """int64 [tokens]: block_id * block_size + offset where this step's K and V are written"""
+    prepared: Any = None
+    """what the backend worked out at the first layer of this step for the layers after it"""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,162 @@
+"""A checkpoint folder -> a model with its weights: config.json and safetensors, nothing else.
+
+The loader knows no model: the model says which tensor goes where (`targets`), each tensor is
+mapped from its file and copied into its place, so that no second copy is ever held.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from penstock.attention.base import AttentionBackend
+from penstock.errors import CheckpointError, UnsupportedError
+from penstock.layers.targets import Target, Targets
+from penstock.models.base import CausalLM, ModelPlan
+from penstock.models.config_json import ConfigJson
+from penstock.registry import ARCHITECTURES
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DOWNLOAD = "Download the checkpoint again."
+
+
+def load_model(
+    path: Path, dtype: torch.dtype, device: torch.device, backend: AttentionBackend
+) -> CausalLM:
+    """The model of a checkpoint folder, weights cast to `dtype` on `device`.
+
+    Raises CheckpointError (files missing, damaged or contradictory), UnknownArchitectureError,
+    UnsupportedError.
+    """
+    config = read_config(path)
+    with torch.inference_mode():
+        model = read_plan(config, path / "config.json").build(dtype, device, backend)
+        load_weights(path, model)
+    return model
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json of a checkpoint folder. Raises CheckpointError."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder.", cure="Name a checkpoint folder.")
+    return _read_json(path / "config.json")
+
+
+def read_plan(raw: dict[str, Any], where: Path) -> ModelPlan:
+    """What a config.json describes. Raises CheckpointError, UnknownArchitectureError,
+    UnsupportedError."""
+    config = ConfigJson(raw, str(where))
+    quantization = config.take("quantization_config", dict, {})
+    if quantization:
+        method = quantization.get("quant_method", "unknown")
+        raise UnsupportedError(
+            f"{where}: the checkpoint is quantized ({method}), which is not supported.",
+            cure="Use the original checkpoint in bfloat16, float16 or float32.",
+            param="quantization_config",
+        )
+    names = config.take("architectures", list, [])
+    if len(names) != 1:
+        raise CheckpointError(
+            f"{where}: 'architectures' must name exactly one architecture, not {names!r}.",
+            cure=f"Known: {', '.join(ARCHITECTURES.names)}.",
+            param="architectures",
+        )
+    plan: ModelPlan = ARCHITECTURES.load(str(names[0]))(config)
+    return plan
+
+
+def load_weights(path: Path, model: CausalLM) -> None:
+    """Fill the model from the folder's safetensors. Raises CheckpointError."""
+    missing: Targets = model.targets()
+    for file, names in _shards(path).items():
+        for name, tensor in _tensors(file, names):
+            target = missing.pop(name, None)
+            if target is not None:
+                _load(target, tensor, name, file)
+            elif not model.spare(name):
+                raise CheckpointError(
+                    f"{file} has the tensor {name!r}, which the model described by config.json "
+                    "has no place for (or it is there twice).",
+                    cure="config.json and the weights are not of the same checkpoint.",
+                )
+    if missing:
+        shown = ", ".join(sorted(missing)[:3]) + (" …" if len(missing) > 3 else "")
+        raise CheckpointError(
+            f"{path} lacks {len(missing)} tensors: {shown}.",
+            cure="The checkpoint is incomplete, or config.json is not its own. " + DOWNLOAD,
+        )
+
+
+def _load(target: Target, tensor: torch.Tensor, name: str, file: Path) -> None:
+    if tuple(tensor.shape) != target.shape:
+        raise CheckpointError(
+            f"{file}: {name} has the shape {tuple(tensor.shape)}, but config.json asks for "
+            f"{target.shape}.",
+            cure="config.json and the weights are not of the same checkpoint.",
+        )
+    if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2:
+        raise UnsupportedError(
+            f"{file}: {name} is stored as {tensor.dtype}; quantized weights are not supported.",
+            cure="Use the original checkpoint in bfloat16, float16 or float32.",
+        )
+    target.load(tensor)
+
+
+def _shards(path: Path) -> dict[Path, list[str] | None]:
+    """Weight files, each with the tensors that the index promises (None: no index)."""
+    if (path / INDEX).is_file():
+        weight_map = _read_json(path / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{path / INDEX} has no weight_map.", cure=DOWNLOAD)
+        shards: dict[Path, list[str] | None] = {}
+        for name, file in sorted(weight_map.items()):
+            names = shards.setdefault(path / Path(str(file)).name, [])
+            assert names is not None
+            names.append(name)
+        return shards
+    if (path / SINGLE).is_file():
+        return {path / SINGLE: None}
+    if any(path.glob("*.bin")) or any(path.glob("*.pth")):
+        raise CheckpointError(
+            f"{path} has its weights in pickle files (.bin, .pth), which can run any code.",
+            cure="Convert them to safetensors: save_pretrained of transformers does it.",
+        )
+    raise CheckpointError(f"{path} has no weights: neither {SINGLE} nor {INDEX}.", cure=DOWNLOAD)
+
+
+def _tensors(file: Path, names: list[str] | None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors of one file, mapped, one at a time."""
+    if not file.is_file():
+        raise CheckpointError(f"The weight file {file} is missing.", cure=DOWNLOAD)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            present = set(opened.keys())
+            for name in names if names is not None else sorted(present):
+                if name not in present:
+                    raise CheckpointError(
+                        f"{file} lacks the tensor {name!r} that {INDEX} promises.", cure=DOWNLOAD
+                    )
+                yield name, opened.get_tensor(name)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{file} is damaged or incomplete ({error}).", cure=DOWNLOAD
+        ) from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{file} is missing.", cure="A checkpoint folder has config.json and safetensors."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}.", cure=DOWNLOAD) from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file} is not a JSON object.", cure=DOWNLOAD)
+    return data

@@ -1,0 +1,53 @@
+"""The gated feed-forward layer (Shazeer 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, relu, silu
+
+from penstock.layers.linear import Linear
+from penstock.layers.targets import Targets
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": silu,
+    "swish": silu,
+    "gelu": gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": relu,
+}
+"""`hidden_act` of config.json -> the function"""
+
+
+class GatedMLP:
+    """down(act(gate(x)) * up(x)); gate and up are one product."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        size: int,
+        act: str,
+        bias: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        parts = {"gate_proj": size, "up_proj": size}
+        self.gate_up = Linear(hidden_size, parts, bias, dtype, device)
+        self.down = Linear(size, {"down_proj": hidden_size}, bias, dtype, device)
+        self._act = ACTIVATIONS[act]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [tokens, hidden_size] -> the same shape."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(self._act(gate).mul_(up))
+
+    def targets(self, prefix: str) -> Targets:
+        return self.gate_up.targets(prefix) | self.down.targets(prefix)

@@ -1,0 +1,112 @@
+"""What the config.json files of the Llama-like families have in common."""
+
+from __future__ import annotations
+
+from penstock.errors import CheckpointError, UnsupportedError
+from penstock.layers.decoder import DecoderPlan
+from penstock.layers.mlp import ACTIVATIONS
+from penstock.models.config_json import ConfigJson
+from penstock.models.rope import read_rope
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def read_decoder(
+    config: ConfigJson,
+    *,
+    windows: tuple[int, ...],
+    rotary: tuple[bool, ...] | None = None,
+    qkv_bias: bool = False,
+    out_bias: bool = False,
+    mlp_bias: bool = False,
+    qk_norm: bool = False,
+    tied: bool = False,
+    theta: float = 10000.0,
+    head_dim: int | None = None,
+) -> DecoderPlan:
+    """The plan of a Llama-like model; the arguments are what the family adds or assumes.
+
+    `tied`, `theta` and `head_dim` are the family's defaults for fields that the file leaves out.
+    Raises CheckpointError and UnsupportedError.
+    """
+    hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    kv_heads = config.size("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise CheckpointError(
+            f"{config.where}: {heads} attention heads cannot share {kv_heads} KV heads evenly."
+        )
+    dim = config.size("head_dim", head_dim or hidden // heads or 1)
+    if dim % 2:
+        raise UnsupportedError(f"{config.where}: head_dim must be even, not {dim}.")
+    act = config.take("hidden_act", str, "silu")
+    if act not in ACTIVATIONS:
+        raise UnsupportedError(
+            f"{config.where}: hidden_act {act!r} is not supported.",
+            cure=f"Known: {', '.join(sorted(ACTIVATIONS))}.",
+            param="hidden_act",
+        )
+    rope, max_positions = read_rope(config, config.size("max_position_embeddings"), theta)
+    plan = DecoderPlan(
+        vocab_size=config.size("vocab_size"),
+        hidden_size=hidden,
+        mlp_size=config.size("intermediate_size"),
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=dim,
+        norm_eps=config.number("rms_norm_eps", 1e-6),
+        act=act,
+        max_positions=max_positions,
+        rope=rope,
+        windows=windows,
+        rotary=rotary or (True,) * len(windows),
+        tied=config.flag("tie_word_embeddings", tied),
+        qkv_bias=qkv_bias,
+        out_bias=out_bias,
+        mlp_bias=mlp_bias,
+        qk_norm=qk_norm,
+    )
+    config.finish()
+    return plan
+
+
+def uniform_windows(config: ConfigJson, window: int) -> tuple[int, ...]:
+    """The same window in every layer; `layer_types`, where present, must agree."""
+    expected = SLIDING if window else FULL
+    types = config.take("layer_types", list, [])
+    if any(kind != expected for kind in types):
+        raise UnsupportedError(
+            f"{config.where}: this architecture has {expected} in every layer, but layer_types "
+            f"says {types!r}.",
+            param="layer_types",
+        )
+    return (window,) * config.size("num_hidden_layers")
+
+
+def layered_windows(config: ConfigJson, default_types: list[str]) -> tuple[int, ...]:
+    """Windows of Qwen's and SmolLM3's files: by `layer_types`, or by the family's rule when the
+    file has none."""
+    layers = config.size("num_hidden_layers")
+    used = config.flag("use_sliding_window", False)
+    width = config.take("sliding_window", int, 0)
+    types = config.take("layer_types", list, default_types)
+    if len(types) != layers or any(kind not in (FULL, SLIDING) for kind in types):
+        raise UnsupportedError(
+            f"{config.where}: layer_types must name {FULL} or {SLIDING} for each of {layers} "
+            f"layers, not {types!r}.",
+            param="layer_types",
+        )
+    if SLIDING in types and not (used and width > 0):
+        raise CheckpointError(
+            f"{config.where} contradicts itself: layer_types has {SLIDING}, but "
+            f"use_sliding_window is {used} and sliding_window {width}.",
+            param="layer_types",
+        )
+    return tuple(width if kind == SLIDING else 0 for kind in types)
+
+
+def qwen_layer_types(config: ConfigJson) -> list[str]:
+    """Qwen's rule: with use_sliding_window, the layers from max_window_layers on have a window."""
+    layers = config.size("num_hidden_layers")
+    from_layer = config.take("max_window_layers", int, 28)
+    sliding = config.flag("use_sliding_window", False) and config.has("sliding_window")
+    return [SLIDING if sliding and i >= from_layer else FULL for i in range(layers)]

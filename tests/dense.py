@@ -1,0 +1,69 @@
+"""Drives a model one request at a time, without an engine: blocks allocated by hand, in an order
+that is neither ascending nor contiguous."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from penstock.attention.base import AttentionBackend, AttnBatch, GroupTables
+from penstock.models.base import CausalLM
+
+
+class Sequence:
+    """One request: its tokens, and its blocks in every KV group (the same ids in each)."""
+
+    def __init__(self, model: CausalLM, backend: AttentionBackend, block_size: int) -> None:
+        self._model, self._size = model, block_size
+        limit = 256 // block_size
+        self._caches = [
+            backend.allocate(
+                limit, block_size, model.num_kv_heads, model.head_dim, torch.float32, CPU
+            )
+            for group in model.kv_groups
+            for _ in group.layers
+        ]
+        self._table = torch.randperm(limit, generator=torch.Generator().manual_seed(1))
+        self._length = 0
+
+    def feed(self, tokens: list[int]) -> Tensor:
+        """Compute the next tokens. Returns their logits [tokens, vocab_size]."""
+        positions = torch.arange(self._length, self._length + len(tokens))
+        self._length += len(tokens)
+        size = self._size
+        slots = self._table[positions // size] * size + positions % size
+        tables = tuple(
+            GroupTables(self._table[None].to(torch.int32), slots) for _ in self._model.kv_groups
+        )
+        batch = AttnBatch(
+            query_start=torch.tensor([0, len(tokens)], dtype=torch.int32),
+            seq_lens=torch.tensor([self._length], dtype=torch.int32),
+            groups=tables,
+            query_lens_host=[len(tokens)],
+            seq_lens_host=[self._length],
+        )
+        with torch.inference_mode():
+            hidden = self._model.forward(torch.tensor(tokens), positions, self._caches, batch)
+            return self._model.logits(hidden)
+
+
+CPU = torch.device("cpu")
+
+
+def generate(
+    model: CausalLM,
+    backend: AttentionBackend,
+    prompt: list[int],
+    n: int,
+    block_size: int = 16,
+    chunk: int = 1 << 30,
+) -> tuple[list[int], Tensor]:
+    """n greedy ids, and the logits of every position [prompt + n - 1, vocab_size]."""
+    sequence = Sequence(model, backend, block_size)
+    parts = [sequence.feed(prompt[i : i + chunk]) for i in range(0, len(prompt), chunk)]
+    ids: list[int] = []
+    while True:
+        ids.append(int(parts[-1][-1].argmax()))
+        if len(ids) == n:
+            return ids, torch.cat(parts)
+        parts.append(sequence.feed(ids[-1:]))

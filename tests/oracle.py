@@ -1,0 +1,220 @@
+"""transformers as the oracle: random-weight checkpoints at fixed seeds, and its greedy answers.
+
+`FAMILIES` lists the shapes. Weights are drawn so that logits spread over several units: the
+smallest gap between the best and the second logit over `prompts` is at least GAP (asserted where
+answers are asked for), while float32 programs agree within 1e-4, so that ids must be equal.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+GAP = 1e-3
+"""least distance of the two best logits at any position that an answer was taken from"""
+TOLERANCE = 1e-4
+"""most distance of two float32 programs' logits"""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One checkpoint: a config class of transformers, what differs from SMALL, and a seed."""
+
+    name: str
+    config: str
+    seed: int = 0
+    fields: dict[str, Any] = field(default_factory=dict, hash=False)
+
+
+SMALL = {
+    "vocab_size": 320,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+
+def _shape(name: str, config: str, seed: int = 0, **fields: Any) -> Shape:
+    return Shape(name, config, seed, fields)
+
+
+FAMILIES: dict[str, tuple[Shape, ...]] = {
+    "llama": (
+        _shape("gqa", "LlamaConfig"),
+        _shape("tied", "LlamaConfig", tie_word_embeddings=True, num_key_value_heads=1),
+        _shape("biases", "LlamaConfig", attention_bias=True, mlp_bias=True, head_dim=16),
+        _shape("llama3", "LlamaConfig", rope_parameters=LLAMA3, num_key_value_heads=4),
+        _shape(
+            "linear",
+            "LlamaConfig",
+            rope_parameters={"rope_type": "linear", "factor": 3.0, "rope_theta": 500.0},
+        ),
+        _shape(
+            "dynamic",
+            "LlamaConfig",
+            rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+        ),
+    ),
+    "mistral": (
+        _shape("window", "MistralConfig", sliding_window=8),
+        _shape("wide-window", "MistralConfig", sliding_window=33, num_key_value_heads=4),
+        _shape("no-window", "MistralConfig", sliding_window=None, head_dim=24),
+    ),
+    "qwen2": (
+        _shape("untied", "Qwen2Config", num_key_value_heads=1),
+        _shape("tied", "Qwen2Config", tie_word_embeddings=True),
+        _shape(
+            "windows",
+            "Qwen2Config",
+            num_hidden_layers=3,
+            use_sliding_window=True,
+            sliding_window=9,
+            max_window_layers=1,
+        ),
+        _shape("yarn", "Qwen2Config", rope_parameters=YARN),
+    ),
+    "qwen3": (
+        _shape("head-dim", "Qwen3Config", head_dim=32),
+        _shape("tied", "Qwen3Config", head_dim=16, tie_word_embeddings=True, attention_bias=True),
+        _shape(
+            "yarn-mscale",
+            "Qwen3Config",
+            head_dim=16,
+            num_key_value_heads=4,
+            rope_parameters=YARN | {"mscale": 1.2, "mscale_all_dim": 0.7, "truncate": False},
+        ),
+        _shape(
+            "windows",
+            "Qwen3Config",
+            head_dim=12,
+            num_hidden_layers=4,
+            layer_types=["sliding_attention", "full_attention"] * 2,
+            use_sliding_window=True,
+            sliding_window=7,
+        ),
+    ),
+    "smollm3": (
+        _shape("nope", "SmolLM3Config", num_hidden_layers=4, tie_word_embeddings=True),
+        _shape("untied", "SmolLM3Config", no_rope_layer_interval=2, attention_bias=True),
+        _shape(
+            "windows",
+            "SmolLM3Config",
+            num_hidden_layers=3,
+            no_rope_layers=[1, 0, 1],
+            use_sliding_window=True,
+            sliding_window=10,
+            mlp_bias=True,
+        ),
+    ),
+}
+
+
+def shapes() -> list[tuple[str, Shape]]:
+    """(family, shape) of all families."""
+    return [(family, shape) for family, found in FAMILIES.items() for shape in found]
+
+
+def make_checkpoint(family: str, shape: Shape, seed: int, directory: Path) -> Path:
+    """Save a random-weight float32 checkpoint with safetensors under directory; its folder.
+
+    Matrices are N(0, 1 / sqrt(inputs)), the head N(0, 4 / sqrt(inputs)), norms near 1.
+    """
+    transformers = _transformers()
+    path = directory / f"{family}-{shape.name}-{seed}"
+    config = getattr(transformers, shape.config)(**(SMALL | shape.fields))
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            if weight.dim() == 1:
+                weight.copy_(noise * 0.1 + (1.0 if "norm" in name else 0.0))
+            else:
+                gain = 4.0 if name in ("lm_head.weight", "model.embed_tokens.weight") else 1.0
+                weight.copy_(noise * gain * weight.shape[1] ** -0.5)
+    model.save_pretrained(path)
+    return path
+
+
+def prompts(seed: int, n: int, vocab_size: int) -> list[list[int]]:
+    """n prompts of 1 to 60 random ids (0 and 1, the special ones, excluded)."""
+    draw = random.Random(seed)
+    lengths = [1, 2, 15, 16, 17, 60] + [draw.randint(3, 40) for _ in range(n)]
+    return [[draw.randrange(2, vocab_size) for _ in range(length)] for length in lengths[:n]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What transformers says: n greedy ids, and the logits that each was taken from."""
+
+    ids: list[int]
+    logits: torch.Tensor
+    """float32 [prompt + n - 1, vocab_size]: of every position, not of the last ones alone"""
+
+
+@cache
+def answer(model_dir: Path, prompt: tuple[int, ...], n: int) -> Answer:
+    """Greedy continuation by n ids, without regard to EOS; asserts the gap."""
+    model = _model(model_dir)
+    ids, past, parts = list(prompt), None, []
+    with torch.inference_mode():
+        step = list(prompt)
+        for _ in range(n):
+            out = model(torch.tensor([step]), past_key_values=past, use_cache=True)
+            past = out.past_key_values
+            parts.append(out.logits[0].float())
+            best = parts[-1][-1].topk(2).values
+            gap = float(best[0] - best[1])
+            assert gap >= GAP, f"{model_dir.name}: gap {gap:.1e}: choose another seed"
+            step = [int(parts[-1][-1].argmax())]
+            ids += step
+    return Answer(ids[len(prompt) :], torch.cat(parts))
+
+
+def greedy(model_dir: Path, prompt: list[int], n: int) -> list[int]:
+    """transformers' greedy continuation by n ids."""
+    return answer(model_dir, tuple(prompt), n).ids
+
+
+@cache
+def _model(model_dir: Path) -> Any:
+    model = _transformers().AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    return model.eval()
+
+
+@cache
+def _transformers() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own imports
+        import transformers
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
