@@ -12,10 +12,12 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, Signature
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
+from rich.console import Console
 
 from penstock.config.option import Option, options
 from penstock.config.tree import SECTIONS, Config, all_options
@@ -165,7 +167,7 @@ def _convert_one(option: Option, value: Any, source: str) -> Any:
             return _read(option, value)
         if option.kind is float and type(value) is int:
             return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     else:
         if type(value) is option.kind:
@@ -189,7 +191,10 @@ def _read(option: Option, text: str) -> Any:
         return word in TRUE
     if option.unit == "bytes":
         digits = text.rstrip("bBiIkKmMgG ")
-        return int(float(digits) * SUFFIXES[text[len(digits) :].strip().lower().removesuffix("b")])
+        suffix = text[len(digits) :].strip().lower().removesuffix("b")
+        if suffix not in SUFFIXES:
+            raise ValueError(text)
+        return int(float(digits) * SUFFIXES[suffix])
     return option.kind(text)
 
 
@@ -218,8 +223,9 @@ def command(
         mine = list(options(own)) if own else []
         shared = [option for option in all_options() if option.section in sections]
 
-        def call(**given: Any) -> int | None:
+        def call(*places: Any, **given: Any) -> int | None:
             arguments: list[Any] = []
+            given |= zip(call.__annotations__, places, strict=False)
             file = given.pop("config", None)
             if sections:
                 flags = {o.name: given[o.name] for o in shared if o.name in given}
@@ -244,7 +250,9 @@ def command(
 
 
 def _own(option: Option, values: Mapping[str, Any]) -> Any:
-    return convert(option, values[option.name], f"the flag {option.flag}")
+    value = convert(option, values[option.name], f"the flag {option.flag}")
+    option.check(value)
+    return value
 
 
 def _parameter(option: Option) -> Parameter:
@@ -253,7 +261,7 @@ def _parameter(option: Option) -> Parameter:
     notes += [f"one of {', '.join(option.choices)}"] if option.choices else []
     notes += [f"default: {option.default_text}"] if option.default_text else []
     about = cyclopts.Parameter(
-        name=option.flag,
+        name=[option.flag, option.short] if option.short else option.flag,
         help=option.help + (f" [{'; '.join(notes)}]" if notes else ""),
         group=_group(option.section),
         metavar={int: "INT", float: "NUMBER", bool: None, str: "TEXT"}[option.kind],
@@ -287,7 +295,10 @@ def _file_parameter() -> Parameter:
     )
 
 
-def application(name: str, help: str, version: str, commands: Iterable[Command]) -> cyclopts.App:
+Application = cyclopts.App
+
+
+def application(name: str, help: str, version: str, commands: Iterable[Command]) -> Application:
     """The program. A command's module is imported when it is chosen."""
     app = cyclopts.App(name=name, help=help, version=version, help_format="plaintext")
     groups: dict[str, cyclopts.App] = {}
@@ -303,7 +314,7 @@ def application(name: str, help: str, version: str, commands: Iterable[Command])
     return app
 
 
-def call(app: cyclopts.App, argv: Sequence[str] | None) -> int:
+def call(app: Application, argv: Sequence[str] | None) -> int:
     """Run the command that argv names; its exit code. Raises ConfigError for flags that are wrong,
     and whatever the command raises."""
     try:
@@ -317,6 +328,14 @@ def call(app: cyclopts.App, argv: Sequence[str] | None) -> int:
         cause = " ".join(str(error).split())
         raise ConfigError(cause, cure="See --help.") from None
     return result if isinstance(result, int) else 0
+
+
+def help_text(app: Application, words: Sequence[str], width: int = 100) -> str:
+    """What `--help` prints for a command."""
+    console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
+    app.help_print(list(words), console=console)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
 
 
 def debugging() -> bool:

@@ -35,11 +35,15 @@ COMMANDS = (
 )
 
 
+def application() -> settings.Application:
+    """The program with all its commands."""
+    return settings.application("penstock", SUMMARY, penstock.__version__, COMMANDS)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 2 for wrong settings, 1 for another failure."""
     try:
-        app = settings.application("penstock", SUMMARY, penstock.__version__, COMMANDS)
-        return settings.call(app, argv)
+        return settings.call(application(), argv)
     except KeyboardInterrupt:
         return 130
     except Exception as error:

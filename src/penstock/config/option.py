@@ -7,6 +7,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from penstock.errors import ConfigError
+
 
 def option(
     default: Any,
@@ -16,11 +18,13 @@ def option(
     choices: tuple[str, ...] = (),
     automatic: str = "",
     positional: bool = False,
+    short: str = "",
 ) -> Any:
     """A dataclass field with metadata; MISSING as the default makes it required.
 
     unit: tokens, seconds, bytes …; choices: the only values allowed; automatic: what None, or an
-    empty tuple, means; positional: may be given on the command line without its flag.
+    empty tuple, means; positional: may be given on the command line without its flag; short: a
+    second spelling of the flag.
     """
     meta = {
         "help": help,
@@ -28,6 +32,7 @@ def option(
         "choices": choices,
         "automatic": automatic,
         "positional": positional,
+        "short": short,
     }
     if default is MISSING:
         return field(metadata=meta)
@@ -52,6 +57,7 @@ class Option:
     choices: tuple[str, ...]
     automatic: str
     positional: bool
+    short: str
 
     @property
     def flag(self) -> str:
@@ -78,6 +84,15 @@ class Option:
         if self.unit == "bytes" and self.default % 2**20 == 0:
             return f"{self.default // 2**20}MiB"
         return f"{self.default:g}" if self.kind is float else str(self.default)
+
+    def check(self, value: Any) -> None:
+        """Raise ConfigError if there are choices and the value is none of them."""
+        if self.choices and value not in self.choices:
+            raise ConfigError(
+                f"{self.flag} is {value!r}: not one of its choices.",
+                cure=f"Use one of {', '.join(self.choices)}.",
+                param=self.name,
+            )
 
 
 def options(section: type, name: str = "") -> Iterator[Option]:

@@ -37,7 +37,7 @@ class Config:
     def check(self) -> Config:
         """Return self, or raise ConfigError naming the flag, the cause and the cure."""
         for option in all_options():
-            _check_choice(option, getattr(getattr(self, option.section), option.name))
+            option.check(getattr(getattr(self, option.section), option.name))
         _check_model(self.model)
         _check_engine(self.engine)
         _check_server(self.server)
@@ -54,12 +54,6 @@ def _require(ok: bool, name: str, value: Any, cause: str, cure: str) -> None:
     if not ok:
         flag = "--" + name.replace("_", "-")
         raise ConfigError(f"{flag} is {value!r}: {cause}.", cure=cure, param=name)
-
-
-def _check_choice(option: Option, value: Any) -> None:
-    known = ", ".join(option.choices)
-    ok = not option.choices or value in option.choices
-    _require(ok, option.name, value, "not one of its choices", f"Use one of {known}.")
 
 
 def _at_least(section: Any, name: str, least: float) -> None:
