@@ -1,0 +1,143 @@
+"""The engine: schedule, run, apply, publish.
+
+It knows token ids and plain data only. Messages come through an inbox, what happened leaves
+through `publish(events, stats)`; whoever connects the two decides whether that is a queue in this
+process or a socket to another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from penstock.core.clock import Clock
+from penstock.core.events import Event, Finished
+from penstock.core.plan import StepPlan, StepResult
+from penstock.core.request import FinishReason, Submission
+from penstock.core.scheduler import Scheduler
+from penstock.engine.client import EngineStats
+from penstock.errors import PenstockError
+
+IDLE_S = 1.0
+"""How often an idle engine says that it is alive."""
+
+Publish = Callable[[list[Event], EngineStats], None]
+Message = list[Submission] | tuple[list[str], FinishReason] | None
+"""submissions; (ids to abort, reason); None = stop"""
+
+
+class Inbox(Protocol):
+    def get(self, timeout_s: float) -> list[Message]:
+        """All messages at hand, waiting at most timeout_s for the first (0: do not wait)."""
+        ...
+
+
+class ClosableExecutor(Protocol):
+    def submit(self, plan: StepPlan) -> None: ...
+    def collect(self) -> StepResult: ...
+    def close(self) -> None: ...
+
+
+class Engine:
+    def __init__(
+        self, scheduler: Scheduler, executor: ClosableExecutor, clock: Clock, publish: Publish
+    ) -> None:
+        self.scheduler = scheduler
+        self._executor = executor
+        self._clock = clock
+        self._publish = publish
+        self._refused: list[Event] = []
+        self._leaked = 0
+        self._stats = EngineStats(at=clock.now())
+
+    def run(self, inbox: Inbox) -> None:
+        """Serve until told to stop."""
+        while self._take_in(inbox.get(0 if self.scheduler.has_work else IDLE_S)):
+            if self.scheduler.has_work:
+                self.step()
+            else:
+                self._rest()
+        self._executor.close()
+
+    def step(self) -> None:
+        """One turn of the loop. With depth 2 the next plan is on its way before this one's
+        result is waited for."""
+        began = time.perf_counter()
+        plan = None
+        while self.scheduler.may_schedule and (plan := self.scheduler.schedule()).slots:
+            self._executor.submit(plan)
+        scheduled = time.perf_counter()
+        if self.scheduler.num_in_flight:
+            result = self._executor.collect()
+            collected = time.perf_counter()
+            self.scheduler.apply(result)
+            self._stats.device_s = result.device_s
+            self._stats.schedule_s = scheduled - began + time.perf_counter() - collected
+        self._stats.step_s = time.perf_counter() - began
+        self._count(plan)
+        self._tell()
+
+    def _count(self, plan: StepPlan | None) -> None:
+        stats = self._stats
+        stats.prefill_tokens = stats.decode_tokens = 0
+        if plan is not None and plan.slots:
+            stats.step = plan.step
+            stats.decode_tokens = sum(1 for count in plan.counts if count == 1)
+            stats.prefill_tokens = plan.num_tokens - stats.decode_tokens
+
+    def _rest(self) -> None:
+        """Idle: drop what is still on its way, and see that the books balance."""
+        while self.scheduler.num_in_flight:
+            self.scheduler.apply(self._executor.collect())
+        pool = self.scheduler.pool
+        self._leaked = pool.num_blocks - pool.num_available
+        self._stats.step_s = self._stats.device_s = self._stats.schedule_s = 0.0
+        self._count(None)
+        self._tell()
+
+    def _take_in(self, messages: list[Message]) -> bool:
+        for message in messages:
+            if message is None:
+                return False
+            if isinstance(message, list):
+                for submission in message:
+                    self._add(submission)
+            else:
+                ids, reason = message
+                for request_id in ids:
+                    self.scheduler.abort(request_id, reason)
+        return True
+
+    def _add(self, submission: Submission) -> None:
+        try:
+            self.scheduler.add(submission)
+        except PenstockError as error:
+            refusal = Finished(
+                submission.id,
+                self._clock.now(),
+                FinishReason.ERROR,
+                num_prompt=len(submission.prompt),
+                num_output=0,
+                cached_tokens=0,
+                preemptions=0,
+                error=error.to_dict(),
+            )
+            self._refused.append(refusal)
+
+    def _tell(self) -> None:
+        scheduler, stats = self.scheduler, self._stats
+        stats.at = self._clock.now()
+        stats.running = scheduler.num_running
+        stats.waiting = scheduler.num_waiting
+        stats.held = scheduler.num_held
+        stats.blocks_total = scheduler.pool.num_blocks
+        stats.blocks_free = scheduler.pool.num_free
+        stats.blocks_cached = scheduler.pool.num_idle
+        stats.prefix_queries = scheduler.counters.prefix_queries
+        stats.prefix_hits = scheduler.counters.prefix_hits
+        stats.preemptions = scheduler.counters.preemptions
+        stats.leaked_blocks = self._leaked
+        events, self._refused = self._refused + scheduler.take_events(), []
+        self._publish(events, replace(stats))
