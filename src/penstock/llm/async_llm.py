@@ -1,0 +1,242 @@
+"""The asynchronous facade: everything that turns a prompt or messages into a `Generation`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from penstock.config import Config
+from penstock.core.clock import Clock
+from penstock.core.request import Sampling
+from penstock.engine.client import EngineClient, ModelInfo
+from penstock.engine.clock import MonotonicClock
+from penstock.errors import InvalidFieldError, TemplateError
+from penstock.llm.generation import Generation
+from penstock.text.chat import ChatRenderer, Message
+from penstock.text.params import SamplingParams, generation_defaults
+from penstock.text.tokenizer import Tokenizer
+
+Prompt = str | list[int]
+"""Text, or the ids of a text."""
+
+T = TypeVar("T")
+TOKENIZER_THREADS = 2
+
+
+class AsyncLLM:
+    """One model, ready to answer. All methods are called from one event loop.
+
+    info: what the engine settled at its start. defaults: the fields of SamplingParams that the
+    model's generation_config.json recommends; `params` applies them. new_seed: draws the seeds of
+    requests that bring none.
+    """
+
+    def __init__(
+        self,
+        client: EngineClient,
+        info: ModelInfo,
+        tokenizer: Tokenizer,
+        renderer: ChatRenderer | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        new_seed: Callable[[], int] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.client = client
+        self.info = info
+        self.tokenizer = tokenizer
+        self.renderer = renderer or ChatRenderer(tokenizer.chat_templates, tokenizer.special_tokens)
+        self.defaults = dict(defaults or {})
+        self.clock = clock or MonotonicClock()
+        self._new_seed = new_seed or partial(secrets.randbits, 63)
+        self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
+
+    @classmethod
+    async def start(
+        cls, config: Config, client: EngineClient, folder: Path, tokenizer_folder: Path
+    ) -> AsyncLLM:
+        """Load the tokenizer from its folder while the client starts the engine.
+
+        folder: the checkpoint's; its generation_config.json gives the defaults. Raises what
+        `EngineClient.start`, `Tokenizer.load` and `ChatTemplate` raise.
+        """
+        starting = asyncio.ensure_future(client.start())
+        try:
+            tokenizer = await asyncio.to_thread(Tokenizer.load, tokenizer_folder)
+            renderer = await asyncio.to_thread(_renderer, config, tokenizer)
+            wanted = config.model.generation_config == "auto"
+            defaults = generation_defaults(folder) if wanted else {}
+        except BaseException:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await client.close()
+            raise
+        seed = config.model.seed
+        return cls(
+            client,
+            await starting,
+            tokenizer,
+            renderer,
+            defaults=defaults,
+            new_seed=None if seed is None else partial(random.Random(seed).getrandbits, 63),
+        )
+
+    def params(self, **given: Any) -> SamplingParams:
+        """SamplingParams of the fields that a request brought, over the model's defaults."""
+        return SamplingParams(**{**self.defaults, **given})
+
+    async def generate(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        request_id: str | None = None,
+        priority: int = 0,
+        arrival_s: float | None = None,
+        deadline_s: float | None = None,
+        cache_salt: str = "",
+        default_max_tokens: int | None = None,
+    ) -> Generation:
+        """Submit a request; iterate over what is returned, or await its `result`.
+
+        request_id: unique among the running ones; made up when None.
+        arrival_s, deadline_s: absolute, in seconds on `self.clock`; arrival is now when None.
+        default_max_tokens: limit, as far as the context allows, for params without max_tokens.
+        Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
+        of range, and ContextLengthError, before anything is submitted. What the engine refuses is
+        raised by the first delta.
+        """
+        arrival_s = self.clock.now() if arrival_s is None else arrival_s
+        text = prompt if isinstance(prompt, str) else None
+        ids = await self.tokenize(prompt) if isinstance(prompt, str) else prompt
+        return await self._submit(
+            text,
+            ids,
+            params or self.params(),
+            default_max_tokens,
+            request_id=request_id or f"gen-{secrets.token_hex(12)}",
+            priority=priority,
+            arrival_s=arrival_s,
+            deadline_s=deadline_s,
+            cache_salt=cache_salt,
+        )
+
+    async def chat(
+        self,
+        messages: list[Message],
+        params: SamplingParams | None = None,
+        *,
+        template: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Generation:
+        """Render messages and submit them. template: keyword arguments of `ChatRenderer.render`;
+        options: those of `generate`. Raises what both raise."""
+        options.setdefault("arrival_s", self.clock.now())
+        text, ids = await self.render(messages, **(template or {}))
+        generation = await self.generate(ids, params, **options)
+        generation.prompt = text
+        return generation
+
+    async def render(self, messages: list[Message], **template: Any) -> tuple[str, list[int]]:
+        """Prompt text and ids of a chat; keyword arguments are those of `ChatRenderer.render`."""
+
+        def work() -> tuple[str, list[int]]:
+            text = self.renderer.render(messages, **template)
+            return text, self.tokenizer.encode(text, add_special_tokens=False)
+
+        return await self._in_pool(work)
+
+    async def tokenize(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Ids of a text, with BOS where the model wants one."""
+        return await self._in_pool(partial(self.tokenizer.encode, text, add_special_tokens))
+
+    async def detokenize(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        """Text of ids. Raises InvalidFieldError for what is not an id of this model."""
+        self._check_ids(ids, "tokens")
+        return await self._in_pool(partial(self.tokenizer.decode, ids, skip_special_tokens))
+
+    def abort(self, request_id: str, n: int = 1) -> None:
+        """Stop a request from outside; its reader gets finish reason `abort`."""
+        self.client.abort([request_id] if n == 1 else [f"{request_id}-{i}" for i in range(n)])
+
+    async def close(self) -> None:
+        """Close the client; running requests end with its error."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        await self.client.close()
+
+    async def _submit(
+        self,
+        prompt: str | None,
+        ids: list[int],
+        params: SamplingParams,
+        default_max_tokens: int | None,
+        **submission: Any,
+    ) -> Generation:
+        self._check_ids(ids, "prompt")
+        if not ids:
+            raise InvalidFieldError(
+                "The prompt is empty.", cure="Send at least one token.", param="prompt"
+            )
+        resolve = partial(
+            params.resolve,
+            self.tokenizer,
+            self.info.eos_ids,
+            len(ids),
+            self.info.max_model_len,
+            self._new_seed(),
+            default_max_tokens,
+        )
+        samplings = await self._in_pool(resolve) if params.bad_words else resolve()
+        for sampling in samplings:
+            sampling.validate(self.info.vocab_size)
+        return Generation(
+            self.client,
+            self.clock,
+            self.tokenizer,
+            prompt=prompt,
+            prompt_token_ids=ids,
+            params=params,
+            samplings=_prompt_logprobs_once(samplings),
+            **submission,
+        )
+
+    def _check_ids(self, ids: Any, param: str) -> None:
+        size = self.info.vocab_size
+        ok = isinstance(ids, list) and all(type(i) is int and 0 <= i < size for i in ids)
+        if not ok:
+            raise InvalidFieldError(f"{param} must be a list of ids below {size}.", param=param)
+
+    async def _in_pool(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _prompt_logprobs_once(samplings: tuple[Sampling, ...]) -> list[Sampling]:
+    """All choices have the same prompt: the first alone computes its logprobs."""
+    return [samplings[0], *(replace(s, prompt_logprobs=None) for s in samplings[1:])]
+
+
+def _renderer(config: Config, tokenizer: Tokenizer) -> ChatRenderer:
+    templates = dict(tokenizer.chat_templates)
+    if config.model.chat_template is not None:
+        templates = {"default": _template_source(config.model.chat_template)}
+    return ChatRenderer(templates, tokenizer.special_tokens)
+
+
+def _template_source(template: str) -> str:
+    """The contents of a file, or the template itself."""
+    if "{" in template or "\n" in template:
+        return template
+    try:
+        return Path(template).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise TemplateError(
+            f"The chat template {template} cannot be read: {error}.",
+            cure="Give the path of a Jinja file, or the template itself.",
+        ) from None

@@ -1,0 +1,211 @@
+"""One request under way: the engine's deltas of its n choices, merged and turned into text."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from types import TracebackType
+from typing import TypeVar
+
+from penstock.core.clock import Clock
+from penstock.core.request import FinishReason, Sampling, Submission
+from penstock.engine.client import Delta, EngineClient
+from penstock.errors import EngineError, from_dict
+from penstock.text.outputs import (
+    Choice,
+    PositionLogprobs,
+    RequestMetrics,
+    RequestOutput,
+    TextDelta,
+    Usage,
+    position_logprobs,
+)
+from penstock.text.params import SamplingParams
+from penstock.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+
+class Generation:
+    """An async iterator of `TextDelta`s; `result` instead waits for the whole.
+
+    Leaving early, by `aclose`, by `async with` or by cancelling the task that waits here, aborts
+    the request in the engine. Errors of the engine are raised as typed errors, after which the
+    other choices are aborted too.
+    """
+
+    def __init__(
+        self,
+        client: EngineClient,
+        clock: Clock,
+        tokenizer: Tokenizer,
+        *,
+        request_id: str,
+        prompt: str | None,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        samplings: Sequence[Sampling],
+        priority: int = 0,
+        arrival_s: float = 0.0,
+        deadline_s: float | None = None,
+        cache_salt: str = "",
+    ) -> None:
+        self.request_id = request_id
+        self.prompt = prompt
+        self.prompt_token_ids = prompt_token_ids
+        self.params = params
+        self.seed = samplings[0].seed
+        """the request's, or the one that it was given"""
+        self.prompt_logprobs: list[PositionLogprobs | None] | None = None
+        """one entry a prompt token, once the first token is there; the first is None"""
+        self.metrics = RequestMetrics(arrival_s=arrival_s, submitted_s=clock.now())
+        self._client = client
+        self._clock = clock
+        self._tokenizer = tokenizer
+        self._choices = [Choice(tokenizer, params, sampling) for sampling in samplings]
+        self._ids = _choice_ids(request_id, len(samplings))
+        self._cached_tokens = 0
+        streams = client.submit(
+            [
+                Submission(
+                    id=choice_id,
+                    prompt=prompt_token_ids,
+                    sampling=sampling,
+                    group=request_id if len(samplings) > 1 else "",
+                    arrival_s=arrival_s,
+                    priority=priority,
+                    deadline_s=deadline_s,
+                    cache_salt=cache_salt,
+                )
+                for choice_id, sampling in zip(self._ids, samplings, strict=True)
+            ]
+        )
+        self._deltas = _merge(streams)
+
+    @property
+    def usage(self) -> Usage:
+        """Counts so far."""
+        written = sum(len(choice.token_ids) for choice in self._choices)
+        return Usage(len(self.prompt_token_ids), written, self._cached_tokens)
+
+    @property
+    def finished(self) -> bool:
+        return all(choice.finish_reason is not None for choice in self._choices)
+
+    def output(self) -> RequestOutput:
+        """All that has come so far, put together."""
+        return RequestOutput(
+            request_id=self.request_id,
+            prompt=self.prompt,
+            prompt_token_ids=self.prompt_token_ids,
+            prompt_logprobs=self.prompt_logprobs,
+            outputs=[choice.output() for choice in self._choices],
+            seed=self.seed,
+            num_cached_tokens=self._cached_tokens,
+            metrics=self.metrics,
+            finished=self.finished,
+        )
+
+    async def result(self) -> RequestOutput:
+        """Wait for the end."""
+        async for _ in self:
+            pass
+        return self.output()
+
+    def __aiter__(self) -> AsyncIterator[TextDelta]:
+        return self
+
+    async def __anext__(self) -> TextDelta:
+        if self.finished:
+            await self._deltas.aclose()
+            raise StopAsyncIteration
+        try:
+            async for index, delta in self._deltas:
+                text = self._take(index, delta)
+                if text is not None:
+                    return text
+            raise EngineError(f"The engine left request {self.request_id} without an end.")
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Abort what is not finished."""
+        unfinished = [
+            choice_id
+            for choice_id, choice in zip(self._ids, self._choices, strict=True)
+            if choice.finish_reason is None
+        ]
+        for choice in self._choices:
+            choice.finish_reason = choice.finish_reason or FinishReason.ABORT.value
+        if unfinished:
+            self._client.abort(unfinished)
+        await self._deltas.aclose()
+
+    async def __aenter__(self) -> Generation:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _take(self, index: int, delta: Delta) -> TextDelta | None:
+        choice = self._choices[index]
+        if choice.finish_reason is not None:
+            return None
+        if delta.finish is FinishReason.ERROR:
+            raise from_dict(delta.error) if delta.error else EngineError("The request failed.")
+        if index == 0:
+            self._cached_tokens = max(self._cached_tokens, delta.cached_tokens)
+            self._take_prompt(delta)
+        text = choice.push(delta.tokens, delta.logprobs, delta.finish, delta.stop_id)
+        self._take_time(bool(text.token_ids))
+        if text.finish_reason is not None and delta.finish is None:
+            # a stop string: the engine does not know yet
+            self._client.abort([self._ids[index]], FinishReason.STOP)
+        return text if text.token_ids or text.text or text.finish_reason else None
+
+    def _take_prompt(self, delta: Delta) -> None:
+        if delta.prompt_logprobs is not None:
+            rest = [position_logprobs(entry, self._tokenizer) for entry in delta.prompt_logprobs]
+            self.prompt_logprobs = [None, *rest]
+
+    def _take_time(self, has_tokens: bool) -> None:
+        now = self._clock.now()
+        if has_tokens:
+            self.metrics.first_token_s = self.metrics.first_token_s or now
+            self.metrics.last_token_s = now
+        if self.finished:
+            self.metrics.finished_s = now
+
+
+def _choice_ids(request_id: str, n: int) -> list[str]:
+    return [request_id] if n == 1 else [f"{request_id}-{i}" for i in range(n)]
+
+
+async def _merge(streams: Sequence[AsyncIterator[T]]) -> AsyncGenerator[tuple[int, T], None]:
+    """(index of its stream, item), in the order in which the items come."""
+    if len(streams) == 1:  # no task per item
+        async for item in streams[0]:
+            yield 0, item
+        return
+    waiting = {asyncio.ensure_future(anext(stream)): i for i, stream in enumerate(streams)}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=waiting.__getitem__):
+                index = waiting.pop(task)
+                try:
+                    item = task.result()
+                except StopAsyncIteration:
+                    continue
+                waiting[asyncio.ensure_future(anext(streams[index]))] = index
+                yield index, item
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""Text above the engine: tokenizer, chat templates, detokenizer, sampling parameters, outputs."""
