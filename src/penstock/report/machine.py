@@ -1,0 +1,60 @@
+"""On what a figure was measured: it stands in every result file."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES = ("penstock", "torch", "transformers", "numpy", "tokenizers", "uvicorn")
+
+
+def machine_info() -> dict[str, Any]:
+    """Hardware, software and date as plain data. Imports none of the packages that it names."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": psutil.virtual_memory().total,
+        "load_average": [round(x, 2) for x in os.getloadavg()],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": versions(),
+    }
+
+
+def cpu_model() -> str:
+    """Vendor, family, model and name: virtual machines often hide the name alone."""
+    wanted = ("vendor_id", "cpu family", "model", "model name")
+    found: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    text = ", ".join(f"{key} {found[key]}" for key in wanted if key in found)
+    return text or platform.processor() or platform.machine()
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Installed versions by package name; absent packages are left out."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line() -> str:
+    """The command as it was typed, as well as Python can tell."""
+    program, *rest = sys.argv
+    return " ".join([Path(program).name, *rest])
