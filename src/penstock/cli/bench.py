@@ -27,7 +27,10 @@ def _run(options: ServeOptions) -> Report:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     tasks = {}
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+    hidden = not console.is_terminal
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden
+    ) as bar:
 
         def progress(concurrency: int, finished: int, wanted: int) -> None:
             if concurrency not in tasks:
