@@ -116,7 +116,9 @@ def test_tests_mirror_a_source_file() -> None:
     assert strays == set(), "name it after a source file, suffixes are fine"
 
 
-NO_SOURCE: dict[str, str] = {}
+NO_SOURCE = {
+    "cli/test_main.py": "the program as a whole",
+}
 """Test files that belong to no single source file -> what they test."""
 
 
