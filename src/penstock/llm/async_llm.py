@@ -192,10 +192,9 @@ class AsyncLLM:
             self.info.max_model_len,
             self._new_seed(),
             default_max_tokens,
+            self.info.vocab_size,
         )
         samplings = await self._in_pool(resolve) if params.bad_words else resolve()
-        for sampling in samplings:
-            sampling.validate(self.info.vocab_size)
         return Generation(
             self.client,
             self.clock,
