@@ -3,11 +3,18 @@ that is neither ascending nor contiguous."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from penstock.attention.base import AttentionBackend, AttnBatch, GroupTables
+from penstock.engine.weights import load_model
 from penstock.models.base import CausalLM
+from penstock.registry import ATTENTION_BACKENDS
+from tests import oracle
+
+CPU = torch.device("cpu")
 
 
 class Sequence:
@@ -47,9 +54,6 @@ class Sequence:
             return self._model.logits(hidden)
 
 
-CPU = torch.device("cpu")
-
-
 def generate(
     model: CausalLM,
     backend: AttentionBackend,
@@ -67,3 +71,18 @@ def generate(
         if len(ids) == n:
             return ids, torch.cat(parts)
         parts.append(sequence.feed(ids[-1:]))
+
+
+def check_against_oracle(
+    family: str, shape: oracle.Shape, folder: Path, num_prompts: int, new: int, backend: str
+) -> None:
+    """Ids and logits of greedy requests, one at a time, are those of transformers."""
+    path = oracle.make_checkpoint(family, shape, shape.seed, folder)
+    attention: AttentionBackend = ATTENTION_BACKENDS.load(backend)()
+    model = load_model(path, torch.float32, CPU, attention)
+    for i, prompt in enumerate(oracle.prompts(shape.seed, num_prompts, model.vocab_size)):
+        expected = oracle.answer(path, tuple(prompt), new)
+        block_size, chunk = (16, 4)[i % 2], (7, 16, 1 << 30)[i % 3]
+        ids, logits = generate(model, attention, prompt, new, block_size, chunk)
+        torch.testing.assert_close(logits, expected.logits, rtol=0, atol=oracle.TOLERANCE)
+        assert ids == expected.ids
