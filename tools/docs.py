@@ -14,6 +14,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
     "cli.md": "penstock.cli.pages:commands",
     "config.md": "penstock.cli.pages:config",
+    "metrics.md": "penstock.observe.catalog:render_docs",
 }
 
 
