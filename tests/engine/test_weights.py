@@ -204,7 +204,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 def test_an_unknown_architecture_lists_the_known_ones(path: Path) -> None:
     write(path, tensors(), architectures=["GPT2LMHeadModel"])
-    with pytest.raises(UnknownArchitectureError, match="GPT2LMHeadModel.*LlamaForCausalLM"):
+    with pytest.raises(UnknownArchitectureError, match=r"GPT2LMHeadModel.*LlamaForCausalLM"):
         load(path)
 
 

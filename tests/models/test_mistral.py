@@ -34,7 +34,7 @@ def test_answers_like_transformers_for_long(
 def test_one_window_for_all_layers(fields: dict[str, int | None], window: int) -> None:
     plan = read(ConfigJson(MISTRAL_7B | fields))
     assert plan.kv_groups == (KVGroup(tuple(range(32)), window),)
-    assert not (plan.tied or plan.qkv_bias or plan.qk_norm)
+    assert (plan.tied, plan.qkv_bias, plan.qk_norm) == (False, False, False)
 
 
 MISTRAL_7B = {

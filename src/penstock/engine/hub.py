@@ -46,10 +46,8 @@ def resolve_model(
             f"There is no folder {name_or_path!r}.",
             cure="Name an existing checkpoint folder, or a hub id such as owner/name.",
         )
-    if download is None:
-        from huggingface_hub import snapshot_download as download
     try:
-        folder = download(
+        folder = (download or _snapshot_download())(
             repo_id=name_or_path,
             revision=revision,
             cache_dir=download_dir,
@@ -59,6 +57,12 @@ def resolve_model(
     except Exception as error:  # whatever the client raises, there is no model
         raise _explained(error, name_or_path, revision) from error
     return Path(folder)
+
+
+def _snapshot_download() -> Download:
+    from huggingface_hub import snapshot_download  # slow to import, and needed for hub ids alone
+
+    return snapshot_download
 
 
 def _is_hub_id(name: str) -> bool:
