@@ -32,11 +32,16 @@ async def text(request: Request) -> Response:
     return PlainTextResponse("gone wrong", status_code=500)
 
 
+async def fault(request: Request) -> Response:
+    raise ValueError("a bug")
+
+
 APP = Starlette(
     routes=[
         Route("/v1/echo", echo, methods=["POST"]),
         Route("/v1/refuse", refuse, methods=["POST"]),
         Route("/v1/text", text, methods=["POST"]),
+        Route("/v1/fault", fault, methods=["POST"]),
     ]
 )
 
@@ -59,3 +64,7 @@ async def test_what_is_no_json_becomes_an_error_body() -> None:
     reply = await AppHandler(APP)("/v1/text", {})
     assert (reply.status, reply.body["error"]["message"]) == (500, "gone wrong")
     assert (await AppHandler(APP)("/v1/none", {})).status == 404
+
+
+async def test_a_fault_that_was_answered_is_a_reply_like_any_other() -> None:
+    assert (await AppHandler(APP)("/v1/fault", {})).status == 500

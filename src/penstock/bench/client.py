@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import msgspec
 
 from penstock.bench.http import HttpClient, Response
 from penstock.bench.sse import SseParser
+from penstock.core.events import Finished, Queued
+from penstock.core.request import FinishReason
+from penstock.core.timeline import Progress, Timeline
 
 
 class _Message(msgspec.Struct):
@@ -57,6 +59,8 @@ class Exchange:
     sent_s: float = 0.0
     arrivals_s: list[float] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
+    ended_s: float = 0.0
+    """when the last chunk arrived"""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     usage_tokens: int | None = None
@@ -73,23 +77,23 @@ class Exchange:
     def output_tokens(self) -> int:
         return sum(self.counts) if self.usage_tokens is None else self.usage_tokens
 
-    @property
-    def ttft_s(self) -> float:
-        """Time to first token: from sent to the first chunk with output."""
-        return self.arrivals_s[0] - self.sent_s
+    def timeline(self) -> tuple[Timeline, list[float]]:
+        """The exchange as the definitions of `core.timeline` see it, and the gaps between tokens.
 
-    @property
-    def e2e_s(self) -> float:
-        return self.arrivals_s[-1] - self.sent_s
-
-    @property
-    def tpot_s(self) -> float:
-        """Time per output token after the first; of two tokens or more."""
-        return (self.e2e_s - self.ttft_s) / (self.output_tokens - 1)
-
-    def gaps_s(self) -> list[float]:
-        """Inter-token latency: the gaps between arrivals."""
-        return [later - sooner for sooner, later in pairwise(self.arrivals_s)]
+        Arrived is when the request was sent; finished, when its last chunk was there.
+        """
+        progress = Progress(Queued("", self.sent_s, self.prompt_tokens))
+        gaps = [progress.tokens(at) for at in self.arrivals_s]
+        finished = Finished(
+            "",
+            self.ended_s,
+            FinishReason.STOP,
+            self.prompt_tokens,
+            self.output_tokens,
+            self.cached_tokens,
+            preemptions=0,
+        )
+        return progress.finish(finished), [gap for gap in gaps if gap is not None]
 
 
 async def exchange(client: HttpClient, path: str, body: bytes) -> Exchange:
@@ -118,6 +122,7 @@ class _Stream:
         self.ended = False
 
     def feed(self, arrived_s: float, piece: bytes) -> None:
+        self._seen.ended_s = arrived_s
         for event in self._parser.feed(piece):
             if event == b"[DONE]":
                 self.ended = True

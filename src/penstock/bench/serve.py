@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, asdict, dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from penstock.report.machine import command_line, machine_info
 from penstock.report.stats import Spread
 
 METRICS = ("ttft", "tpot", "itl", "e2e")
-"""Time to the first token; time per output token after it; gaps between tokens; end to end."""
+"""As `core.timeline` defines them, from the client's side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,18 +235,23 @@ async def _run_level(
 def _level(concurrency: int, seen: list[Exchange], output_len: int) -> Level:
     good = [e for e in seen if not e.error]
     start = min((e.sent_s for e in good), default=0.0)
+    lives = [e.timeline() for e in good]
     return Level(
         concurrency=concurrency,
         requests=len(seen),
         completed=len(good),
         errors=count_errors(seen),
-        duration_s=max((e.arrivals_s[-1] for e in good), default=start) - start,
+        duration_s=max((e.ended_s for e in good), default=start) - start,
         input_tokens=sum(e.prompt_tokens for e in good),
         output_tokens=sum(e.output_tokens for e in good),
         cached_tokens=sum(e.cached_tokens for e in good),
         short_outputs=sum(e.output_tokens < output_len for e in good),
-        ttft_s=Spread.of([e.ttft_s for e in good]),
-        tpot_s=Spread.of([e.tpot_s for e in good if e.output_tokens > 1]),
-        itl_s=Spread.of([gap for e in good for gap in e.gaps_s()]),
-        e2e_s=Spread.of([e.e2e_s for e in good]),
+        ttft_s=_spread(life.ttft_s for life, _ in lives),
+        tpot_s=_spread(life.tpot_s for life, _ in lives),
+        itl_s=_spread(gap for _, gaps in lives for gap in gaps),
+        e2e_s=_spread(life.e2e_s for life, _ in lives),
     )
+
+
+def _spread(values: Iterable[float | None]) -> Spread:
+    return Spread.of([value for value in values if value is not None])

@@ -44,7 +44,11 @@ class AppHandler:
             else:
                 answer.extend(message.get("body", b""))
 
-        await self._app(self._scope(url, len(sent)), receive, send)
+        try:
+            await self._app(self._scope(url, len(sent)), receive, send)
+        except Exception:
+            if not answer:  # Starlette raises a fault again after it has answered with a 500
+                raise
         headers = {name.lower(): value for name, value in start["headers"]}
         request_id = headers.get(b"x-request-id", b"").decode("latin-1")
         return Reply(start["status"], request_id, _object(bytes(answer)))
