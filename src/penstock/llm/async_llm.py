@@ -7,7 +7,7 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,20 +59,16 @@ class AsyncLLM:
         self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
 
     @classmethod
-    async def start(
-        cls, config: Config, client: EngineClient, folder: Path, tokenizer_folder: Path
-    ) -> AsyncLLM:
-        """Load the tokenizer from its folder while the client starts the engine.
+    async def start(cls, config: Config, client: EngineClient) -> AsyncLLM:
+        """Load the tokenizer while the client starts the engine.
 
-        folder: the checkpoint's; its generation_config.json gives the defaults. Raises what
-        `EngineClient.start`, `Tokenizer.load` and `ChatTemplate` raise.
+        Raises what `EngineClient.start`, `Tokenizer.load` and `ChatTemplate` raise; the client is
+        closed then.
         """
         starting = asyncio.ensure_future(client.start())
         try:
-            tokenizer = await asyncio.to_thread(Tokenizer.load, tokenizer_folder)
-            renderer = await asyncio.to_thread(_renderer, config, tokenizer)
-            wanted = config.model.generation_config == "auto"
-            defaults = generation_defaults(folder) if wanted else {}
+            text = await asyncio.to_thread(_load_text, config)
+            info = await starting
         except BaseException:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
@@ -81,10 +77,10 @@ class AsyncLLM:
         seed = config.model.seed
         return cls(
             client,
-            await starting,
-            tokenizer,
-            renderer,
-            defaults=defaults,
+            info,
+            text.tokenizer,
+            text.renderer,
+            defaults=text.defaults,
             new_seed=None if seed is None else partial(random.Random(seed).getrandbits, 63),
         )
 
@@ -221,11 +217,32 @@ def _prompt_logprobs_once(samplings: tuple[Sampling, ...]) -> list[Sampling]:
     return [samplings[0], *(replace(s, prompt_logprobs=None) for s in samplings[1:])]
 
 
-def _renderer(config: Config, tokenizer: Tokenizer) -> ChatRenderer:
-    templates = dict(tokenizer.chat_templates)
-    if config.model.chat_template is not None:
-        templates = {"default": _template_source(config.model.chat_template)}
-    return ChatRenderer(templates, tokenizer.special_tokens)
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What a checkpoint folder says about text."""
+
+    tokenizer: Tokenizer
+    renderer: ChatRenderer
+    defaults: dict[str, Any]
+
+
+def _load_text(config: Config) -> _Text:
+    from penstock.engine.build import model_folder  # torch: only where a model starts
+
+    model = config.model
+    folder = tokenizer_folder = model_folder(config)
+    if model.tokenizer is not None:
+        other = replace(model, model=model.tokenizer, revision=None)
+        tokenizer_folder = model_folder(replace(config, model=other))
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    templates = tokenizer.chat_templates
+    if model.chat_template is not None:
+        templates = {"default": _template_source(model.chat_template)}
+    return _Text(
+        tokenizer,
+        ChatRenderer(templates, tokenizer.special_tokens),
+        generation_defaults(folder) if model.generation_config == "auto" else {},
+    )
 
 
 def _template_source(template: str) -> str:
