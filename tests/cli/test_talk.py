@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
-from penstock.cli.talk import Remote
+from penstock.cli.talk import Local, Remote
 from penstock.errors import ConfigError, ModelNotFoundError, PenstockError, UnavailableError
+from tests import vocabularies
 from tests.bench.fake_server import Body, FakeServer, Reply, event
+from tests.llm.fake_client import FakeClient, llm_over, saying
 
+TOKENIZER = vocabularies.byte_level()
 ASKED = [{"role": "user", "content": "Hello"}]
 
 
@@ -97,3 +100,37 @@ async def test_no_server() -> None:
         url = server.url
     with pytest.raises(UnavailableError, match="No server answers"):
         await Remote.start(url, None, None)
+
+
+# In this process
+
+
+def local(text: str = "Good day") -> tuple[Local, FakeClient]:
+    client = FakeClient(saying(TOKENIZER, text), max_model_len=200)
+    return Local(llm_over(client, TOKENIZER), "fake"), client
+
+
+async def test_a_local_model_answers_in_pieces() -> None:
+    partner, client = local()
+    pieces = [p async for p in partner.reply(ASKED, {"temperature": 0.0, "max_tokens": 50})]
+    assert "".join(pieces) == "Good day"
+    assert len(pieces) > 1
+    assert client.submissions[0].sampling.temperature == 0
+    assert client.submissions[0].sampling.max_tokens == 50
+    await partner.close()
+    assert client.closed
+
+
+async def test_without_a_limit_an_answer_may_fill_the_context() -> None:
+    partner, client = local()
+    _ = [piece async for piece in partner.reply(ASKED, {})]
+    (submission,) = client.submissions
+    assert submission.sampling.max_tokens == 200 - len(submission.prompt)
+
+
+async def test_leaving_a_local_model_early_aborts() -> None:
+    partner, client = local()
+    reply = partner.reply(ASKED, {})
+    await anext(reply)
+    await reply.aclose()
+    assert len(client.aborts) == 1
