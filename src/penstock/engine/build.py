@@ -23,7 +23,7 @@ from penstock.core.scheduler import Limits, Scheduler
 from penstock.engine.client import ModelInfo
 from penstock.engine.engine import Engine, Publish
 from penstock.engine.executor import InlineExecutor, ThreadExecutor
-from penstock.engine.hub import resolve_model
+from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, block_bytes, choose_num_blocks
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model, read_config
@@ -31,7 +31,6 @@ from penstock.errors import CheckpointError, ConfigError, EngineError
 from penstock.models.base import CausalLM
 from penstock.registry import ATTENTION_BACKENDS
 
-DEMO = Path(__file__).parent.parent / "demo" / "model"
 CPU_BUDGET = 256
 GPU_BUDGET = 8192
 
@@ -48,13 +47,6 @@ class Stages:
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began
-
-
-def model_folder(config: Config) -> Path:
-    """Where the checkpoint lies (downloaded if it is a hub id). Raises CheckpointError."""
-    if config.model.model == "demo":
-        return DEMO
-    return resolve_model(config.model.model, config.model.revision, config.model.download_dir)
 
 
 def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from penstock.config import Config
 from penstock.errors import CheckpointError, ConfigError
+
+DEMO = Path(__file__).parent.parent / "demo" / "model"
 
 WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 UNWANTED = ("*/*", "consolidated*")
@@ -18,6 +21,13 @@ UNWANTED = ("*/*", "consolidated*")
 
 Download = Callable[..., Any]
 """has the keyword arguments of `huggingface_hub.snapshot_download`; returns the folder"""
+
+
+def model_folder(config: Config) -> Path:
+    """Where the checkpoint lies (downloaded if it is a hub id). Raises CheckpointError."""
+    if config.model.model == "demo":
+        return DEMO
+    return resolve_model(config.model.model, config.model.revision, config.model.download_dir)
 
 
 def resolve_model(

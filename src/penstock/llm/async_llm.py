@@ -17,6 +17,7 @@ from penstock.core.clock import Clock
 from penstock.core.request import Sampling
 from penstock.engine.client import EngineClient, ModelInfo
 from penstock.engine.clock import MonotonicClock
+from penstock.engine.hub import model_folder
 from penstock.errors import InvalidFieldError, TemplateError
 from penstock.llm.generation import Generation
 from penstock.text.chat import ChatRenderer, Message
@@ -227,8 +228,6 @@ class _Text:
 
 
 def _load_text(config: Config) -> _Text:
-    from penstock.engine.build import model_folder  # torch: only where a model starts
-
     model = config.model
     folder = tokenizer_folder = model_folder(config)
     if model.tokenizer is not None:
