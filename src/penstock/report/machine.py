@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import shlex
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+SECRET = "--api-key"
 PACKAGES = ("penstock", "torch", "transformers", "numpy", "tokenizers", "uvicorn")
 
 
@@ -54,7 +57,14 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def command_line() -> str:
-    """The command as it was typed, as well as Python can tell."""
-    program, *rest = sys.argv
-    return " ".join([Path(program).name, *rest])
+def command_line(argv: Sequence[str] | None = None) -> str:
+    """The command as it was typed, as well as Python can tell; API keys are left out."""
+    program, *rest = sys.argv if argv is None else argv
+    shown = [Path(program).name]
+    for before, word in zip(["", *rest], rest, strict=False):
+        if before == SECRET:
+            word = "KEY"
+        elif word.startswith(f"{SECRET}="):
+            word = f"{SECRET}=KEY"
+        shown.append(word)
+    return shlex.join(shown)
