@@ -35,19 +35,20 @@ def enter(driver: Driver, given: Any, budget: int, index: int) -> dict[str, floa
     while min(len(stream.tokens_s) for stream in streams) < IDLE_STEPS:
         driver.step()
     idle = [gap for stream in streams for gap in gaps(stream.tokens_s[4:])]
+    lengths = [len(stream.tokens_s) for stream in streams]
     prompt = driver.add(random_ids(given.prompt_len, vocab_size, f"{index}/prompt"), 1)
     until_first(driver, prompt)
     assert all(stream.reason is None for stream in streams), "a stream ended too early"
     itl = [
         gap
-        for stream in streams
-        for gap in gaps([at for at in stream.tokens_s if at >= prompt.sent_s])
+        for stream, before in zip(streams, lengths, strict=True)
+        for gap in gaps(stream.tokens_s[before - 1 :])
     ]
     driver.run()
     first = len(driver.steps)
     alone = driver.add(random_ids(given.prompt_len, vocab_size, f"{index}/alone"), 1)
     until_first(driver, alone)
-    steps = gaps([stats.at for stats in driver.steps[first:]])
+    steps = gaps([alone.sent_s, *(stats.at for stats in driver.steps[first:])])
     driver.run()
     return {
         "idle p50": median(idle) * 1e3,
