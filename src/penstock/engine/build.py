@@ -31,6 +31,7 @@ from penstock.errors import CheckpointError, ConfigError, EngineError
 from penstock.models.base import CausalLM
 from penstock.registry import ATTENTION_BACKENDS
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_BUDGET = 256
 GPU_BUDGET = 8192
 
@@ -126,8 +127,8 @@ def _dtype(config: Config, raw: dict[str, Any]) -> torch.dtype:
     name = config.model.dtype
     if name == "auto":
         name = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
-    dtype = getattr(torch, name.removeprefix("torch."), None)
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    dtype = DTYPES.get(name.removeprefix("torch."))
+    if dtype is None:
         raise CheckpointError(
             f"The checkpoint's dtype {name!r} is not supported.",
             cure="Give --dtype bfloat16 or --dtype float32.",

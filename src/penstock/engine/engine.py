@@ -59,6 +59,10 @@ class Engine:
                 self.step()
             else:
                 self._rest()
+        self.close()
+
+    def close(self) -> None:
+        """Stop whatever the executor runs in."""
         self._executor.close()
 
     def step(self) -> None:
