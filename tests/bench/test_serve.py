@@ -131,7 +131,7 @@ async def test_a_level_where_all_fail_is_still_json() -> None:
         ({"output_len": 0}, "--output-len"),
         ({"concurrency": ()}, "--concurrency"),
         ({"concurrency": (1, 0)}, "--concurrency"),
-        ({"num_requests": 0}, "--num-requests"),
+        ({"num_requests": 15}, "--num-requests"),
         ({"shared_prefix_len": 512}, "--shared-prefix-len"),
         ({"vocab_size": 1}, "--vocab-size"),
         ({"timeout_s": 0.0}, "--timeout-s"),

@@ -74,7 +74,9 @@ class ServeOptions:
         _check(self.output_len >= 1, "--output-len", "at least 1")
         _check(bool(self.concurrency), "--concurrency", "one number or more, like 1,2,4")
         _check(all(c >= 1 for c in self.concurrency), "--concurrency", "positive numbers")
-        _check(self.num_requests is None or self.num_requests >= 1, "--num-requests", "at least 1")
+        most = max(self.concurrency)
+        enough = self.num_requests is None or self.num_requests >= most
+        _check(enough, "--num-requests", f"at least the highest concurrency ({most})")
         fits = 0 <= self.shared_prefix_len < self.input_len
         _check(fits, "--shared-prefix-len", "0 or more and less than --input-len")
         _check(self.vocab_size is None or self.vocab_size >= 2, "--vocab-size", "at least 2")
@@ -225,9 +227,9 @@ async def _run_level(
             seen.append(await exchange(client, target.path, body))
             progress(concurrency, len(seen), wanted)
 
-    await client.open(min(concurrency, wanted))
+    await client.open(concurrency)
     async with asyncio.TaskGroup() as group_of_clients:
-        for _ in range(min(concurrency, wanted)):
+        for _ in range(concurrency):
             group_of_clients.create_task(one_client())
     return seen
 
