@@ -80,7 +80,7 @@ class Generation:
                 for choice_id, sampling in zip(self._ids, samplings, strict=True)
             ]
         )
-        self._deltas = _merge(streams)
+        self._deltas = merge(streams)
 
     @property
     def usage(self) -> Usage:
@@ -187,7 +187,7 @@ def _choice_ids(request_id: str, n: int) -> list[str]:
     return [request_id] if n == 1 else [f"{request_id}-{i}" for i in range(n)]
 
 
-async def _merge(streams: Sequence[AsyncIterator[T]]) -> AsyncGenerator[tuple[int, T], None]:
+async def merge(streams: Sequence[AsyncIterator[T]]) -> AsyncGenerator[tuple[int, T], None]:
     """(index of its stream, item), in the order in which the items come."""
     if len(streams) == 1:  # no task per item
         async for item in streams[0]:
