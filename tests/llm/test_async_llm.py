@@ -36,13 +36,20 @@ async def test_what_is_submitted() -> None:
     assert submission.id == first.request_id
     assert (submission.priority, submission.deadline_s, submission.cache_salt) == (-1, 5.0, "s")
     assert submission.sampling.max_tokens == 4
-    assert submission.sampling.stop_ids == client.info.eos_ids
+    assert submission.sampling.stop_ids == (2,), "the engine's and the tokenizer's, once"
     assert submission.sampling.seed == first.seed == 77
     assert submission.group == ""
     second = await model.generate("Once", SamplingParams(seed=3), default_max_tokens=16)
     assert second.request_id != first.request_id
     assert (client.submissions[1].sampling.seed, second.seed) == (3, 3)
     assert client.submissions[1].sampling.max_tokens == 16
+
+
+async def test_the_tokenizers_own_end_counts_too() -> None:
+    client = fake()
+    client.info.eos_ids = (7,)
+    model = llm_over(client, TOKENIZER)
+    assert model.eos_ids == (7, TOKENIZER.token_to_id("<|im_end|>"))
 
 
 async def test_chat_equals_render_and_generate() -> None:

@@ -78,6 +78,10 @@ def test_special_tokens_and_ends(tmp_path: Path) -> None:
     assert tokenizer.eos_ids == ()
     assert load(tmp_path / "3", generation_config={"eos_token_id": [5, 7]}).eos_ids == (5, 7)
     assert load(tmp_path / "4", generation_config={"eos_token_id": 9}).eos_ids == (9,)
+    both = {"generation_config": {"eos_token_id": [5, 2]}, "tokenizer_config": SENTENCEPIECE}
+    assert load(tmp_path / "5", **both).eos_ids == (5, 2)
+    both["generation_config"] = {"eos_token_id": 5}
+    assert load(tmp_path / "6", **both).eos_ids == (5, 2)
 
 
 def test_tokens_that_only_the_config_knows(tmp_path: Path) -> None:

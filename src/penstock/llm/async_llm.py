@@ -55,6 +55,9 @@ class AsyncLLM:
         self.tokenizer = tokenizer
         self.renderer = renderer or ChatRenderer(tokenizer.chat_templates, tokenizer.special_tokens)
         self.defaults = dict(defaults or {})
+        ends = dict.fromkeys((*info.eos_ids, *tokenizer.eos_ids))
+        self.eos_ids = tuple(token_id for token_id in ends if token_id < info.vocab_size)
+        """ids that end an answer, by the checkpoint and by its tokenizer"""
         self.clock = clock or MonotonicClock()
         self._new_seed = new_seed or partial(secrets.randbits, 63)
         self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
@@ -184,7 +187,7 @@ class AsyncLLM:
         resolve = partial(
             params.resolve,
             self.tokenizer,
-            self.info.eos_ids,
+            self.eos_ids,
             len(ids),
             self.info.max_model_len,
             self._new_seed(),

@@ -31,7 +31,8 @@ class Tokenizer:
 
     special_tokens: by name (`bos_token` …), as chat templates want them.
     chat_templates: by name; `default` and, for requests with tools, `tool_use` have a meaning.
-    eos_ids: ids that end an answer by the folder's generation_config.json, else `eos_token`'s.
+    eos_ids: ids that end an answer: those of the folder's generation_config.json and `eos_token`'s
+    (fine-tunes exist that change only one of the two).
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Tokenizer:
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.bos_id = self._named_id("bos_token")
         eos_id = self._named_id("eos_token")
-        self.eos_ids = tuple(eos_ids) or (() if eos_id is None else (eos_id,))
+        self.eos_ids = tuple(dict.fromkeys([*eos_ids, *([] if eos_id is None else [eos_id])]))
         added = backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self._special = {token.content for token in added.values() if token.special}
@@ -151,7 +152,7 @@ def _read_backend(folder: Path) -> tokenizers.Tokenizer:
         if (folder / "tokenizer.model").is_file():
             raise TokenizerError(
                 f"{folder} has only a sentencepiece tokenizer.model.",
-                cure="Convert it once with transformers:"
+                cure="Convert it once with transformers (and sentencepiece, protobuf):"
                 " AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
             )
         raise TokenizerError(
