@@ -67,7 +67,7 @@ def test_prompt_logprobs_are_those_of_every_following_token(model: CausalLM, tin
     prompt = oracle.prompts(0, 6, 320)[5]
     logits = oracle.answer(tiny, tuple(prompt), 1).logits.log_softmax(-1)
     runner = runner_of(model)
-    plan = first_plan(prompt, 0, [1, 2, 3, 4], prompt_logprobs=2, logprobs=1)
+    plan = first_plan(prompt, 0, list(range(1, 9)), prompt_logprobs=2, logprobs=1)
     found: list[TokenLogprobs] = []
     for start in range(0, len(prompt), 25):
         end = min(start + 25, len(prompt))

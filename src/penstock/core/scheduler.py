@@ -440,10 +440,15 @@ class Scheduler:
         outputs, logprobs, events = result.tokens, result.logprobs, self._events
         for row, request in enumerate(members):
             request.in_flight -= 1
-            wanted = plan.samples[row]
-            if wanted:
+            new = None
+            if plan.samples[row]:
+                new = outputs[sampled]
+                found = logprobs.get(sampled) if logprobs else None
                 sampled += 1
             if request.status is Status.FINISHED:
+                continue
+            if new == []:  # before its blocks are committed: what is in them may be broken
+                self._fail([request], EngineError("The model returned no usable logits."))
                 continue
             if result.prompt_logprobs and row in result.prompt_logprobs:
                 first = plan.starts[row] + 1
@@ -452,15 +457,10 @@ class Scheduler:
                 full = (plan.starts[row] + plan.counts[row]) // size
                 if full > request.commits:
                     self._commit(request, full)
-            if not wanted:
+            if new is None:
                 continue
             request.pending -= 1
-            new = outputs[sampled - 1]
-            if not new:
-                self._fail([request], EngineError("The model returned no usable logits."))
-                continue
             request.tokens.extend(new)
-            found = logprobs.get(sampled - 1) if logprobs else None
             events.append(TokensOut(request.id, now, plan.step, new, found))
             if new[-1] in request.stops:
                 self._finish(request, FinishReason.STOP, stop_id=new[-1])
