@@ -76,6 +76,21 @@ async def test_patience_ends_and_the_rest_stays_waiting(store: Store, tmp_path: 
     assert store.counts("j") == Counts(waiting=3, done=3)
 
 
+async def test_a_row_that_is_put_off_waits_for_the_others(store: Store, tmp_path: Path) -> None:
+    """A row of many choices found the queue full for as long as the others refilled it."""
+    job = make_job(store, tmp_path, 12)
+    api = FakeApi(longest_s=0.0)
+
+    async def needs_an_empty_queue(url: str, body: dict[str, Any]) -> Reply:
+        if body["prompt"] == "0x" and api.calls < 11:
+            return Reply(429, "r", {"error": {"code": "queue_full", "message": "full"}})
+        await asyncio.sleep(0.03)
+        return await api(url, body)
+
+    await work(store, job, needs_an_empty_queue, 2, lambda _: None, patience_s=0.2)
+    assert store.counts("j") == Counts(done=12)
+
+
 async def test_a_dead_engine_ends_the_run_at_once(store: Store, tmp_path: Path) -> None:
     job = make_job(store, tmp_path, 6)
 

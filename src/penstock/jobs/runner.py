@@ -45,16 +45,18 @@ async def work(
 ) -> None:
     """Run every waiting row of the job; `told` hears of results once they are kept.
 
-    Raises UnavailableError when the API says "later" to a row for longer than `patience_s`, and
-    whatever else the handler raises; the results so far are kept and the rest stays waiting.
+    Raises UnavailableError when the API says "later" and nothing else gets done either for
+    `patience_s`, and whatever the handler raises; the results so far are kept and the rest stays
+    waiting.
     """
     kept: asyncio.Queue[Result | None] = asyncio.Queue()
     rows = _lines(store.waiting(job.id), Path(job.input))
+    client = _Client(handler, patience_s)
     trouble: list[Exception] = []
 
     async def one_worker() -> None:
         for row, text in rows:
-            kept.put_nowait(await _answer(row, text, handler, patience_s))
+            kept.put_nowait(await client.answer(row, text))
 
     async def workers() -> None:
         try:
@@ -100,28 +102,41 @@ async def _keep(store: Store, job: Job, kept: asyncio.Queue[Result | None], told
             told(results)
 
 
-async def _answer(row: Row, text: bytes, handler: Handler, patience_s: float) -> Result:
-    line = parse(text)
-    if line.body is None:
-        # The job was made from this very file, so this is a change that the hash did not see yet.
-        error = line.error or LineError("invalid_line", "The line cannot be read.")
-        return Result(row.number, State.FAILED, failure(row_id(row), row.custom_id, error))
-    waited_s, wait_s = 0.0, FIRST_WAIT_S
-    while True:
-        reply = await handler(line.url, line.body)
-        if reply.status not in NOT_NOW:
-            break
-        if waited_s >= patience_s or _error(reply.body).get("code") == EngineDeadError.code:
-            message = _error(reply.body).get("message", "")
-            raise UnavailableError(
-                f"Row {row.number} was put off for {waited_s:.0f} s: {message}".rstrip(),
-                cure="Results so far are kept: run the same command again to go on.",
-            )
-        await asyncio.sleep(wait_s)
-        waited_s, wait_s = waited_s + wait_s, min(2 * wait_s, MAX_WAIT_S)
-    state = State.DONE if reply.status == 200 else State.FAILED
-    written = result(row_id(row), row.custom_id, reply.status, reply.request_id, reply.body)
-    return Result(row.number, state, written)
+class _Client:
+    """Brings rows to the API and waits when it says so."""
+
+    def __init__(self, handler: Handler, patience_s: float) -> None:
+        self._handler = handler
+        self._patience_s = patience_s
+        self._last_answer_s = asyncio.get_running_loop().time()
+        """to any row: a row may be put off for long while others fill the queue"""
+
+    async def answer(self, row: Row, text: bytes) -> Result:
+        line = parse(text)
+        if line.body is None:
+            # The job was made from this very line, so the file has changed since.
+            error = line.error or LineError("invalid_line", "The line cannot be read.")
+            return Result(row.number, State.FAILED, failure(row_id(row), row.custom_id, error))
+        reply = await self._ask(row, line.url, line.body)
+        state = State.DONE if reply.status == 200 else State.FAILED
+        written = result(row_id(row), row.custom_id, reply.status, reply.request_id, reply.body)
+        return Result(row.number, state, written)
+
+    async def _ask(self, row: Row, url: str, body: dict[str, Any]) -> Reply:
+        now = asyncio.get_running_loop().time
+        wait_s = FIRST_WAIT_S
+        while (reply := await self._handler(url, body)).status in NOT_NOW:
+            error = _error(reply.body)
+            quiet_s = now() - self._last_answer_s
+            if quiet_s >= self._patience_s or error.get("code") == EngineDeadError.code:
+                raise UnavailableError(
+                    f"Row {row.number} is put off: {error.get('message', '')}".rstrip(),
+                    cure="Results so far are kept: run the same command again to go on.",
+                )
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, MAX_WAIT_S)
+        self._last_answer_s = now()
+        return reply
 
 
 def row_id(row: Row) -> str:
