@@ -73,6 +73,8 @@ async def test_a_chat_has_one_bos() -> None:
     model = llm_over(client, tokenizer)
     assert (await (await model.chat(CHAT)).result()).prompt_token_ids.count(1) == 1
     assert (await model.tokenize("<s>ab")).count(1) == 1
+    assert (await model.generate("ab")).prompt_token_ids.count(1) == 1
+    assert (await model.generate("ab", add_special_tokens=False)).prompt_token_ids.count(1) == 0
 
 
 async def test_tokenize_and_detokenize() -> None:

@@ -103,6 +103,8 @@ async def test_logprobs() -> None:
     assert output.prompt_logprobs[0] is None
     chosen = [next(iter(p)) for p in output.prompt_logprobs[1:] if p is not None]
     assert chosen == output.prompt_token_ids[1:]
+    single = await model.generate([5], SamplingParams(prompt_logprobs=2))
+    assert single.prompt_logprobs == [None], "no delta brings any for a single token"
 
 
 async def test_leaving_early_aborts() -> None:

@@ -50,6 +50,16 @@ def test_single_prompts() -> None:
         assert llm.generate([], use_tqdm=False) == []
 
 
+def test_params_of_the_model_when_none_are_given() -> None:
+    client = FakeClient(echo)
+    with offline(client) as llm:
+        llm.llm.defaults["temperature"] = 0.25
+        assert llm.default_params() == SamplingParams(temperature=0.25)
+        llm.generate("a", use_tqdm=False)
+        llm.generate("a", SamplingParams(), use_tqdm=False)
+    assert [s.sampling.temperature for s in client.submissions] == [0.25, 1.0]
+
+
 def test_params_for_each_prompt() -> None:
     each = [SamplingParams(max_tokens=i) for i in (1, 3)]
     with offline() as llm:

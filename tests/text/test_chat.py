@@ -39,6 +39,11 @@ OWN = {
         "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}"
         "{{ ns.n }}{{ messages[-1].content.split('e')[-1] | trim }}{{ messages[0]['none'] }}"
     ),
+    "values": (
+        "{% set d = dict([('a', 1)], b=2) %}{% set ns = namespace({'x': 1}, y=d.b) %}"
+        "{{ ns.x + ns.y }}{{ dict.fromkeys('ab', 0) | tojson }}"
+        "{% for k, v in d | dictsort %}{{ k }}{{ v }}{% endfor %}{{ d.items() | list }}"
+    ),
     "reasoning": (
         "{% for m in messages %}{{ m.role }}{% if m.reasoning_content is defined %}"
         "<think>{{ m.reasoning_content }}/{{ m.thinking }}</think>{% endif %}{{ m.content }}"
@@ -201,7 +206,15 @@ def test_template_errors() -> None:
         renderer("{{ raise_exception('Only two roles, please!') }}").render(chat)
     with pytest.raises(TemplateError, match="drops the end"):
         renderer("x").render(chat, add_generation_prompt=False, continue_final_message=True)
-    for code in ("{{ messages.append(1) }}", "{{ ''.__class__.__mro__ }}", "{{ 1 / 0 }}"):
+    for code in (
+        "{{ messages.append(1) }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ dict.__base__.__subclasses__() }}",
+        "{{ namespace(__class__=3) }}",
+        "{% set ns = namespace() %}{% set ns._x = 3 %}",
+        "{{ range(10 ** 9) | list }}",
+        "{{ 1 / 0 }}",
+    ):
         with pytest.raises(TemplateError, match="refused the messages"):
             renderer(code).render(chat)
     with pytest.raises(TemplateError, match="recurses"):

@@ -103,19 +103,22 @@ class AsyncLLM:
         deadline_s: float | None = None,
         cache_salt: str = "",
         default_max_tokens: int | None = None,
+        add_special_tokens: bool = True,
     ) -> Generation:
         """Submit a request; iterate over what is returned, or await its `result`.
 
         request_id: unique among the running ones; made up when None.
         arrival_s, deadline_s: absolute, in seconds on `self.clock`; arrival is now when None.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
+        add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
         of range, and ContextLengthError, before anything is submitted. What the engine refuses is
         raised by the first delta.
         """
         arrival_s = self.clock.now() if arrival_s is None else arrival_s
-        text = prompt if isinstance(prompt, str) else None
-        ids = await self.tokenize(prompt) if isinstance(prompt, str) else prompt
+        text, ids = None, prompt
+        if isinstance(prompt, str):
+            text, ids = prompt, await self.tokenize(prompt, add_special_tokens)
         return await self._submit(
             text,
             ids,
@@ -174,7 +177,7 @@ class AsyncLLM:
     async def _submit(
         self,
         prompt: str | None,
-        ids: list[int],
+        ids: Any,
         params: SamplingParams,
         default_max_tokens: int | None,
         **submission: Any,

@@ -56,7 +56,9 @@ class Generation:
         self.params = params
         self.seed = samplings[0].seed
         """the request's, or the one that it was given"""
-        self.prompt_logprobs: list[PositionLogprobs | None] | None = None
+        self.prompt_logprobs: list[PositionLogprobs | None] | None = (
+            [None] if params.prompt_logprobs is not None and len(prompt_token_ids) == 1 else None
+        )
         """one entry a prompt token, once the first token is there; the first is None"""
         self.metrics = RequestMetrics(arrival_s=arrival_s, submitted_s=clock.now())
         self._client = client

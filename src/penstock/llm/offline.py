@@ -89,7 +89,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer prompts (texts or ids), all at once; outputs in the order of the prompts.
 
-        params: one for all, or one a prompt; plain `SamplingParams()` when None.
+        params: one for all, or one a prompt; `default_params()` when None.
         use_tqdm: show a progress bar (the name is vLLM's). The first error ends the call, and
         aborts the other requests.
         """
@@ -189,13 +189,13 @@ async def run_all(
 
 def _spread(
     params: SamplingParams | Sequence[SamplingParams] | None, count: int
-) -> list[SamplingParams]:
+) -> Sequence[SamplingParams | None]:
     if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
+        return [params] * count
     if len(params) != count:
         raise InvalidFieldError(
             f"{len(params)} params for {count} prompts.",
             cure="Give one for all, or one for each.",
             param="params",
         )
-    return list(params)
+    return params
