@@ -20,13 +20,17 @@ CPU = torch.device("cpu")
 class Sequence:
     """One request: its tokens, and its blocks in every KV group (the same ids in each)."""
 
-    def __init__(self, model: CausalLM, backend: AttentionBackend, block_size: int) -> None:
+    def __init__(
+        self,
+        model: CausalLM,
+        backend: AttentionBackend,
+        block_size: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self._model, self._size = model, block_size
         limit = 256 // block_size
         self._caches = [
-            backend.allocate(
-                limit, block_size, model.num_kv_heads, model.head_dim, torch.float32, CPU
-            )
+            backend.allocate(limit, block_size, model.num_kv_heads, model.head_dim, dtype, CPU)
             for group in model.kv_groups
             for _ in group.layers
         ]
@@ -86,3 +90,17 @@ def check_against_oracle(
         ids, logits = generate(model, attention, prompt, new, block_size, chunk)
         torch.testing.assert_close(logits, expected.logits, rtol=0, atol=oracle.TOLERANCE)
         assert ids == expected.ids
+
+
+def check_half_precision(family: str, shape: oracle.Shape, folder: Path) -> None:
+    """In bfloat16, logits lie no further from the float32 truth than those of transformers do."""
+    path = oracle.make_checkpoint(family, shape, shape.seed, folder)
+    attention: AttentionBackend = ATTENTION_BACKENDS.load("torch")()
+    model = load_model(path, torch.bfloat16, CPU, attention)
+    ours = theirs = 0.0
+    for prompt in oracle.prompts(shape.seed, 8, model.vocab_size):
+        truth = oracle.logits(path, tuple(prompt), torch.float32)
+        found = Sequence(model, attention, 16, torch.bfloat16).feed(prompt)
+        ours += float((found - truth).abs().mean())
+        theirs += float((oracle.logits(path, tuple(prompt), torch.bfloat16) - truth).abs().mean())
+    assert ours < 1.25 * theirs

@@ -211,10 +211,15 @@ def greedy(model_dir: Path, prompt: list[int], n: int) -> list[int]:
     return answer(model_dir, tuple(prompt), n).ids
 
 
+def logits(model_dir: Path, prompt: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """float32 [prompt, vocab_size], computed in `dtype`."""
+    with torch.inference_mode():
+        return _model(model_dir, dtype)(torch.tensor([prompt])).logits[0].float()
+
+
 @cache
-def _model(model_dir: Path) -> Any:
-    model = _transformers().AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    return model.eval()
+def _model(model_dir: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return _transformers().AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).eval()
 
 
 @cache

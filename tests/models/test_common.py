@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import CheckpointError, UnsupportedError
-from penstock.models.common import layered_windows, qwen_layer_types, read_decoder, uniform_windows
+from penstock.models.common import qwen_windows, read_decoder, uniform_windows
 from penstock.models.config_json import ConfigJson
 
 RAW = {
@@ -53,12 +53,13 @@ def test_refusals(fields: dict[str, Any], error: type[Exception], named: str) ->
 
 def test_qwen_windows_by_rule_and_by_list() -> None:
     def windows(**fields: Any) -> tuple[int, ...]:
-        made = config(**fields)
-        return layered_windows(made, qwen_layer_types(made))
+        return qwen_windows(config(**fields))
 
     assert windows(sliding_window=8) == (0, 0, 0)
     assert windows(sliding_window=8, use_sliding_window=True) == (0, 0, 0)
     assert windows(sliding_window=8, use_sliding_window=True, max_window_layers=1) == (0, 8, 8)
+    assert windows(use_sliding_window=True, max_window_layers=2) == (0, 0, 4096)
+    assert windows(use_sliding_window=True, max_window_layers=2, sliding_window=None) == (0, 0, 0)
     listed = {"layer_types": [SLIDING, FULL, SLIDING], "use_sliding_window": True}
     assert windows(sliding_window=8, **listed) == (8, 0, 8)
 
@@ -69,10 +70,13 @@ def test_qwen_windows_by_rule_and_by_list() -> None:
         ({"layer_types": [FULL]}, UnsupportedError),
         ({"layer_types": [FULL, FULL, "linear_attention"]}, UnsupportedError),
         ({"layer_types": [SLIDING] * 3, "sliding_window": 8}, CheckpointError),
-        ({"layer_types": [SLIDING] * 3, "use_sliding_window": True}, CheckpointError),
+        (
+            {"layer_types": [SLIDING] * 3, "use_sliding_window": True, "sliding_window": None},
+            CheckpointError,
+        ),
     ],
 )
 def test_window_refusals(fields: dict[str, Any], error: type[Exception]) -> None:
     made = config(**fields)
     with pytest.raises(error, match="layer_types"):
-        layered_windows(made, [FULL] * 3)
+        qwen_windows(made)

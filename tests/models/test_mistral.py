@@ -19,6 +19,10 @@ def test_answers_like_transformers(shape: oracle.Shape, folder: Path) -> None:
     dense.check_against_oracle("mistral", shape, folder, 20, 8, "torch")
 
 
+def test_half_precision_is_as_close_as_transformers(folder: Path) -> None:
+    dense.check_half_precision("mistral", SHAPES[0], folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "torch-reference"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)

@@ -40,10 +40,6 @@ class ConfigJson:
         self.where = where
         self._read: set[str] = set()
 
-    def has(self, name: str) -> bool:
-        """Whether the field is there and not null."""
-        return self.raw.get(name) is not None
-
     def take(self, name: str, kind: type[T] | tuple[type[T], ...], default: T | None = None) -> T:
         """The value of a field, or the default where it is missing or null.
 
