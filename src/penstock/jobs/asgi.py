@@ -14,14 +14,11 @@ from penstock.jobs.runner import Reply
 class AppHandler:
     """Calls `app` as the server would for `POST url` with a JSON body.
 
-    api_key: sent as a bearer token. Raises what the app raises past its own error handling.
+    Raises what the app raises past its own error handling.
     """
 
-    def __init__(self, app: ASGIApp, api_key: str | None = None) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._headers = [(b"host", b"batch"), (b"content-type", b"application/json")]
-        if api_key is not None:
-            self._headers.append((b"authorization", f"Bearer {api_key}".encode()))
 
     async def __call__(self, url: str, body: dict[str, Any]) -> Reply:
         sent = msgspec.json.encode(body)
@@ -45,7 +42,7 @@ class AppHandler:
                 answer.extend(message.get("body", b""))
 
         try:
-            await self._app(self._scope(url, len(sent)), receive, send)
+            await self._app(_scope(url, len(sent)), receive, send)
         except Exception:
             if not answer:  # Starlette raises a fault again after it has answered with a 500
                 raise
@@ -53,21 +50,26 @@ class AppHandler:
         request_id = headers.get(b"x-request-id", b"").decode("latin-1")
         return Reply(start["status"], request_id, _object(bytes(answer)))
 
-    def _scope(self, url: str, length: int) -> Scope:
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": url,
-            "raw_path": url.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [*self._headers, (b"content-length", str(length).encode())],
-            "client": ("batch", 0),
-            "server": ("batch", 80),
-        }
+
+def _scope(url: str, length: int) -> Scope:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": url,
+        "raw_path": url.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [
+            (b"host", b"batch"),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(length).encode()),
+        ],
+        "client": ("batch", 0),
+        "server": ("batch", 80),
+    }
 
 
 def _object(body: bytes) -> dict[str, Any]:
