@@ -22,7 +22,7 @@ def machine_info() -> dict[str, Any]:
     """Hardware, software and date as plain data. Imports none of the packages that it names."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": cpu_model(),
+        **cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": psutil.virtual_memory().total,
         "load_average": [round(x, 2) for x in os.getloadavg()],
@@ -32,9 +32,8 @@ def machine_info() -> dict[str, Any]:
     }
 
 
-def cpu_model() -> str:
-    """Vendor, family, model and name: virtual machines often hide the name alone."""
-    wanted = ("vendor_id", "cpu family", "model", "model name")
+def cpu() -> dict[str, str]:
+    """`cpu`: its name; `cpu_id`: vendor, family and model, since virtual machines hide the name."""
     found: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -42,8 +41,9 @@ def cpu_model() -> str:
             found.setdefault(key.strip(), value.strip())
     except OSError:
         pass
-    text = ", ".join(f"{key} {found[key]}" for key in wanted if key in found)
-    return text or platform.processor() or platform.machine()
+    name = found.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{key} {found[key]}" for key in ("cpu family", "model") if key in found]
+    return {"cpu": name, "cpu_id": ", ".join([found.get("vendor_id", "unknown"), *numbers])}
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
@@ -60,7 +60,8 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 def command_line(argv: Sequence[str] | None = None) -> str:
     """The command as it was typed, as well as Python can tell; API keys are left out."""
     program, *rest = sys.argv if argv is None else argv
-    shown = [Path(program).name]
+    name = Path(program).name
+    shown = ["penstock" if name == "__main__.py" else name]
     for before, word in zip(["", *rest], rest, strict=False):
         if before == SECRET:
             word = "KEY"
