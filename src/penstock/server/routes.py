@@ -168,7 +168,7 @@ async def _body(service: Service, request: Request, endpoint: str) -> Parsed:
 
 
 def _model(service: Service, name: str) -> dict[str, Any]:
-    size = None if service.info is None else service.info.max_model_len
+    info = service.info
     return {
         "id": name,
         "object": "model",
@@ -176,5 +176,6 @@ def _model(service: Service, name: str) -> dict[str, Any]:
         "owned_by": "penstock",
         "root": service.config.model.model,
         "parent": None,
-        "max_model_len": size,
+        "max_model_len": None if info is None else info.max_model_len,
+        "vocab_size": None if info is None else info.vocab_size,
     }
