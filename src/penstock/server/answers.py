@@ -45,9 +45,11 @@ async def frames(service: Service, call: Call) -> AsyncGenerator[bytes, None]:
             index = number * call.params.n + delta.index
             if delta.finish_reason == FinishReason.ABORT.value:
                 raise _cut_off()
-            data = b""
+            data, new = b"", index not in opened
+            if not (new or delta.text or delta.finish_reason or call.every_token):
+                continue  # half a character: nothing to show yet
             usage = _usage(generations, call) if call.continuous_usage else None
-            if index not in opened:
+            if new:
                 opened.add(index)
                 prompt = _prompt(generations[number], call)
                 opening = call.format.opening(index, prompt)

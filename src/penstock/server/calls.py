@@ -37,7 +37,9 @@ class Call:
     stream: bool
     include_usage: bool
     continuous_usage: bool
-    echo_only: bool = False
+    every_token: bool
+    """a stream tells of tokens that have no text yet: their ids, logprobs or count are wanted"""
+    echo_only: bool
     """score the prompt, show no output"""
 
     @property
@@ -172,6 +174,7 @@ def _call(
         "cache_salt": body["cache_salt"] or "",
     }
     many = len(prompts) > 1
+    continuous = bool(usage and usage["continuous_usage_stats"])
     return Call(
         llm=llm,
         request_id=request_id,
@@ -185,6 +188,7 @@ def _call(
         timeout_s=timeout_s,
         stream=body["stream"],
         include_usage=bool(usage and usage["include_usage"]),
-        continuous_usage=bool(usage and usage["continuous_usage_stats"]),
+        continuous_usage=continuous,
+        every_token=continuous or body["return_token_ids"] or params.logprobs is not None,
         echo_only=echo_only,
     )
