@@ -14,7 +14,7 @@ from torch import Tensor
 
 from penstock.attention.torch_reference import TorchReference
 from penstock.engine.weights import load_model
-from penstock.errors import CheckpointError, UnknownArchitectureError, UnsupportedError
+from penstock.errors import CheckpointError, ConfigError, UnknownArchitectureError, UnsupportedError
 from penstock.models.base import CausalLM
 
 CONFIG: dict[str, Any] = {
@@ -195,6 +195,12 @@ def test_a_broken_checkpoint_says_what_is_wrong_and_what_to_do(
     with pytest.raises(CheckpointError, match=cause) as caught:
         load(path)
     assert caught.value.cure
+
+
+def test_a_model_larger_than_memory_is_refused_before_it_is_filled(path: Path) -> None:
+    write(path, tensors(), vocab_size=10**12)
+    with pytest.raises(ConfigError, match=r"weights need 596\d\d\.\d GiB in torch.float32"):
+        load(path)
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
