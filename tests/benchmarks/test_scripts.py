@@ -16,6 +16,7 @@ SCRIPTS = {
     "decode": ("--pairs 1 --output-len 32 --concurrency 4", "at once / transformers, decode"),
     "prefix": ("--pairs 1 --requests 4 --prefix-len 200 --output-len 4", "unshared: throughput"),
     "chunks": ("--pairs 1 --prompt-len 1000 --streams 3", "default budget: step"),
+    "start": ("--runs 1 --starts 1", "what the last start printed"),
     "scheduler": ("--pairs 1 --steps 100 --requests 32", "depth 2: median step"),
 }
 

@@ -12,9 +12,12 @@ NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end"}
 
 def render(report: Report) -> Group:
     """Throughput and latency by concurrency, then errors and notes."""
-    machine, server = report.machine, report.target
-    head = f"{server.model} at {report.options.url}, {report.options.endpoint}; client on " + (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}"
+    options, machine, target = report.options, report.machine, report.target
+    head = (
+        f"{target.model} at {options.url}, {options.endpoint}, {options.input_len} tokens in, "
+        f"{options.output_len} out, {options.shared_prefix_len} shared, "
+        f"seed {target.prompts.seed}; client on {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['date']}"
     )
     parts: list[RenderableType] = [head, _throughput(report), _latency(report)]
     for level in report.levels:
