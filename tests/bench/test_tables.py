@@ -14,7 +14,7 @@ async def test_the_table_shows_levels_errors_and_notes() -> None:
         nonlocal count
         count += 1
         if count == 3:
-            return 429, {"error": {"code": "queue_full"}}
+            return 429, {"error": {"code": "queue_full", "message": "come back later"}}
         return 200, tokens(body | {"max_tokens": 2}, cached=4)
 
     async with FakeServer(sometimes) as server:
@@ -29,5 +29,5 @@ async def test_the_table_shows_levels_errors_and_notes() -> None:
         assert words in shown
     assert "fake at http://127.0.0.1" in shown
     assert "50%" in shown, "half of each prompt was cached"
-    assert "1 failed: HTTP 429 queue_full" in shown
+    assert "1 failed: HTTP 429 queue_full: come back later" in shown
     assert "7 of 7 outputs ended before --output-len" in shown

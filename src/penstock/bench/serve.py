@@ -101,6 +101,8 @@ class Level:
     completed: int
     errors: dict[str, int]
     """failed requests by cause; they count in no other figure"""
+    error_details: dict[str, str]
+    """what the server said to the first of each cause"""
     duration_s: float
     """from the first request sent to the last token"""
     input_tokens: int
@@ -243,6 +245,7 @@ def _level(concurrency: int, seen: list[Exchange], output_len: int) -> Level:
         requests=len(seen),
         completed=len(good),
         errors=count_errors(seen),
+        error_details={e.error: e.detail for e in reversed(seen) if e.error},
         duration_s=max((e.ended_s for e in good), default=start) - start,
         input_tokens=sum(e.prompt_tokens for e in good),
         output_tokens=sum(e.output_tokens for e in good),

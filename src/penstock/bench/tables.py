@@ -22,7 +22,8 @@ def render(report: Report) -> Group:
     parts: list[RenderableType] = [head, _throughput(report), _latency(report)]
     for level in report.levels:
         for cause, count in level.errors.items():
-            parts.append(f"concurrency {level.concurrency}: {count} failed: {cause}")
+            said = f"{cause}: {level.error_details[cause]}".rstrip(": ")
+            parts.append(f"concurrency {level.concurrency}: {count} failed: {said}")
     parts += [f"note: {note}" for note in report.notes]
     return Group(*parts)
 
