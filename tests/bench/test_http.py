@@ -43,12 +43,25 @@ async def test_the_pool_grows_with_the_requests_in_flight() -> None:
 
 async def test_each_piece_is_noted_when_it_arrives() -> None:
     seen: list[tuple[float, bytes]] = []
-    async with FakeServer(lambda path, body: (200, slow([b"a", b"b", b"c"]))) as server:
+    arrived = asyncio.Event()
+
+    async def one_after_the_other() -> AsyncIterator[bytes]:
+        for piece in (b"a", b"b", b"c"):
+            await asyncio.sleep(0.02)
+            yield piece
+            await arrived.wait()
+            arrived.clear()
+
+    def sink(at: float, piece: bytes) -> None:
+        seen.append((at, piece))
+        arrived.set()
+
+    async with FakeServer(lambda path, body: (200, one_after_the_other())) as server:
         client = HttpClient(server.url)
-        response = await client.post("/", b"{}", lambda at, piece: seen.append((at, piece)))
+        response = await client.post("/", b"{}", sink)
         await client.close()
     times = [response.sent_s, *(at for at, _ in seen)]
-    assert b"".join(piece for _, piece in seen) == b"abc"
+    assert [piece for _, piece in seen] == [b"a", b"b", b"c"]
     assert all(later - sooner > 0.015 for sooner, later in pairwise(times))
     assert response.body == b""
 

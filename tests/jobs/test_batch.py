@@ -125,7 +125,7 @@ def test_an_input_may_move(tmp_path: Path) -> None:
 
 def test_killed_at_any_moment_each_row_is_there_once(tmp_path: Path) -> None:
     """kill -9 at random moments, from the first import of the input to the export."""
-    count = 400
+    count = 600
     source = write(tmp_path / "in.jsonl", [request(f"c{n}", f"p{n}") for n in range(count)])
     output = tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "tests.jobs.fake_api", str(source), str(output)]
@@ -141,7 +141,7 @@ def test_killed_at_any_moment_each_row_is_there_once(tmp_path: Path) -> None:
                 process.kill()
                 kills += 1
         assert kills < 100
-    assert kills >= 5
+    assert kills >= 3
     assert subprocess.run(command, check=True, capture_output=True).returncode == 0
     results = read(output)
     assert [r["custom_id"] for r in results] == [f"c{n}" for n in range(count)]
