@@ -99,12 +99,12 @@ def test_files_and_functions_are_short() -> None:
 def test_each_source_file_has_its_test() -> None:
     sources = [path.relative_to(SOURCE) for path in SOURCE.rglob("*.py")]
     bare = {
-        path.as_posix() for path in sources if path.name != "__init__.py" and not tests_of(path)
+        path.as_posix() for path in sources if path.name != "__init__.py" and not mirrors_of(path)
     }
     assert bare == set(NO_MIRROR), "write the test or give the reason, drop what is over"
 
 
-def tests_of(path: Path) -> list[Path]:
+def mirrors_of(path: Path) -> list[Path]:
     """test_name.py, or test_name_of_a_part.py."""
     folder = ROOT / "tests" / path.parent
     return [*folder.glob(f"test_{path.stem}.py"), *folder.glob(f"test_{path.stem}_*.py")]
