@@ -10,9 +10,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 from penstock.errors import ConfigError
 
@@ -204,28 +206,24 @@ class Store:
                 if cursor.rowcount != 1:
                     raise RuntimeError(f"row {result.number} of {job_id} has a result already")
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
 
-    def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[tuple]:  # type: ignore[type-arg]
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
         with self._lock:
             return self._db.execute(query, values).fetchall()
 
-    def _pages(self, query: str, job_id: str) -> Iterator[tuple]:  # type: ignore[type-arg]
+    def _pages(self, query: str, job_id: str) -> Iterator[Any]:
         """Rows of a query over (job, last number, limit) whose first column is the number: no
         cursor stays open while others write."""
         last = 0
         while page := self._rows(query, (job_id, last, PAGE)):
             yield from page
             last = page[-1][0]
-
-
-class _Transaction:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
