@@ -32,9 +32,6 @@ from penstock.web.sse import EventStream, unless_gone
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 32 * 2**20
-"""Far above the ids of any context; below what could exhaust memory a few times over."""
-
 
 async def chat(service: Service, request: Request) -> Response:
     """Answer a chat."""
@@ -162,7 +159,7 @@ async def _answer(
 
 
 async def _body(service: Service, request: Request, endpoint: str) -> Parsed:
-    body = parse(endpoint, await read_body(request, MAX_BODY_BYTES))
+    body = parse(endpoint, await read_body(request, service.config.server.max_body_bytes))
     service.check_model(body["model"])
     return body
 
