@@ -44,7 +44,7 @@ def load_model(
     """
     plan = read_plan(read_config(path), path / "config.json")
     with torch.inference_mode():
-        _check_room(plan.build(dtype, torch.device("meta"), backend), dtype, device)
+        _check_room(plan.build(dtype, torch.device("meta"), backend, format), dtype, device)
         model = plan.build(dtype, device, backend, format)
         load_weights(path, model)
     return model

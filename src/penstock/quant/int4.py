@@ -92,7 +92,7 @@ class Int4Matrix:
         A group's sum is below 2**15 and exact in float32. float64 holds fma's exact value, a
         multiple of float16's least step 2**-24, as long as it is below 2**29: one rounding.
         """
-        w = self._integers(rows)
+        w = self.integers(rows)
         scales = self.scales[rows].double()
         total = torch.zeros(len(q), len(w), dtype=torch.float64, device=q.device)
         for g in range(w.shape[1]):
@@ -100,8 +100,8 @@ class Int4Matrix:
             total = total.addcmul_(dot.double(), scales[:, g]).float().double()
         return total.float()
 
-    def _integers(self, rows: slice) -> Tensor:
-        """q as float32 [rows, groups, 32]."""
+    def integers(self, rows: slice) -> Tensor:
+        """q_w as float32 [rows, groups, 32]."""
         packed = self.values[rows]
         return torch.cat([packed & 15, packed >> 4], dim=2).float().sub_(8.0)
 
@@ -126,9 +126,8 @@ class Int4Rows:
         """Quantize [rows, size], some rows at a time."""
         groups = self._scales.shape[1]
         count = max(1, SEARCH // (groups * GROUP))
-        parts = zip(
-            tensor.split(count), self._values.split(count), self._scales.split(count), strict=True
-        )
+        whole = (tensor, self._values, self._scales)
+        parts = zip(*(torch.split(part, count) for part in whole), strict=True)
         for weights, values, scales in parts:
             w = finite(weights.to(values.device, torch.float32))
             w = pad(w, (0, groups * GROUP - self._size)).view(-1, GROUP)

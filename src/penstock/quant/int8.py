@@ -89,9 +89,8 @@ class Int8Rows:
     def copy_(self, tensor: Tensor, /) -> None:
         """Quantize [rows, size], some rows at a time."""
         count = max(1, BLOCK // tensor.shape[1])
-        parts = zip(
-            tensor.split(count), self._values.split(count), self._scales.split(count), strict=True
-        )
+        whole = (tensor, self._values, self._scales)
+        parts = zip(*(torch.split(part, count) for part in whole), strict=True)
         for weights, values, scales in parts:
             w = finite(weights.to(values.device, torch.float32))
             greatest = w.abs().amax(dim=1)
