@@ -146,7 +146,7 @@ async def test_legacy_logprobs_with_echo() -> None:
     assert sorted(found["top_logprobs"][1].values()) == [-1.0, -0.5]
     assert found["text_offset"] == [sum(map(len, names[:i])) for i in range(4)]
     parts = [c["logprobs"] for e in stream for c in e["choices"]]
-    assert {key: sum((p[key] for p in parts), []) for key in found} == found
+    assert {key: [x for part in parts for x in part[key]] for key in found} == found
 
 
 async def test_scoring_a_prompt_alone() -> None:
@@ -183,7 +183,8 @@ async def test_prompt_logprobs_and_token_ids() -> None:
     assert len(chat["prompt_logprobs"]) == len(rendered)
     assert chat["choices"][0]["token_ids"] == [10, 11]
     assert stream[0]["prompt_token_ids"] == rendered
-    assert sum((c.get("token_ids", []) for e in stream for c in e["choices"]), []) == [10, 11]
+    choices = [c for e in stream for c in e["choices"]]
+    assert [i for c in choices for i in c.get("token_ids", ())] == [10, 11]
     assert single["choices"][0]["prompt_logprobs"] == [None]
     assert "prompt_logprobs" not in echoed["choices"][0]
 
@@ -273,9 +274,9 @@ async def test_a_client_who_leaves_aborts_its_work(stream: bool) -> None:
             "headers": [],
             "query_string": b"",
         }
-        running = asyncio.create_task(transport.app(scope, receive, send))  # type: ignore[arg-type]
-        while s.service.door.live != 2 or len(s.client.submissions) != 2:
-            await asyncio.sleep(0.001)
+        running: asyncio.Task[None] = asyncio.ensure_future(transport.app(scope, receive, send))
+        await asyncio.sleep(0.05)
+        assert s.service.door.live == len(s.client.submissions) == 2
         gone.set()
         await asyncio.wait_for(running, 2.0)
         ids = {sub.id for sub in s.client.submissions}
