@@ -215,6 +215,20 @@ async def test_a_deadline() -> None:
     assert text_of(stream) == "Hello, wood"
 
 
+@pytest.mark.parametrize("script", [[], [Delta(tokens=[10])]], ids=["from the start", "in between"])
+async def test_a_deadline_that_a_hanging_engine_misses(script: list[Delta]) -> None:
+    """The engine ends requests at their deadline; one that hangs must not take clients along."""
+    async with stage(lambda sub: script) as s:
+        whole = await s.complete(timeout=0.01)
+        stream = await s.complete(timeout=0.01, stream=True)
+        assert len({name for name, _ in s.client.aborts}) == 2
+    assert (whole.status_code, error_of(whole)["code"]) == (504, "deadline_exceeded")
+    if script:
+        assert events(stream)[-1]["error"]["code"] == "deadline_exceeded"
+    else:
+        assert (stream.status_code, error_of(stream)["code"]) == (504, "deadline_exceeded")
+
+
 async def test_a_shutdown_in_the_middle() -> None:
     async with stage(ending(FinishReason.ABORT)) as s:
         whole = await s.complete()

@@ -17,6 +17,9 @@ from penstock.server.replies import Chat, Completions, Format
 DEFAULT_MAX_TOKENS = 16
 """of completions, by OpenAI's definition, as far as the context allows"""
 
+GRACE_S = 1.0
+"""After a deadline, an engine that says nothing is taken to hang."""
+
 _SAMPLED = {f.name for f in fields(SamplingParams)} - {"logprobs", "max_tokens"}
 
 
@@ -34,6 +37,8 @@ class Call:
     prompt_logprobs: bool
     """asked for by name, not only as part of an echo"""
     timeout_s: float | None
+    deadline_s: float | None
+    """absolute, on the model's clock"""
     stream: bool
     include_usage: bool
     continuous_usage: bool
@@ -41,6 +46,12 @@ class Call:
     """a stream tells of tokens that have no text yet: their ids, logprobs or count are wanted"""
     echo_only: bool
     """score the prompt, show no output"""
+
+    def patience_s(self) -> float | None:
+        """How long to wait for the engine, which should itself end the request at its deadline."""
+        if self.deadline_s is None:
+            return None
+        return max(0.0, self.deadline_s - self.llm.clock.now()) + GRACE_S
 
     @property
     def num_choices(self) -> int:
@@ -167,9 +178,10 @@ def _call(
     engine_id = f"{request_id}-{secrets.token_hex(4)}" if chosen else request_id
     limits = [t for t in (body["timeout"], asked.timeout_s) if t is not None]
     timeout_s = min(limits, default=None)
+    deadline_s = None if timeout_s is None else asked.arrival_s + timeout_s
     options = {
         "arrival_s": asked.arrival_s,
-        "deadline_s": None if timeout_s is None else asked.arrival_s + timeout_s,
+        "deadline_s": deadline_s,
         "priority": body["priority"],
         "cache_salt": body["cache_salt"] or "",
     }
@@ -186,6 +198,7 @@ def _call(
         ],
         prompt_logprobs=body["prompt_logprobs"] is not None,
         timeout_s=timeout_s,
+        deadline_s=deadline_s,
         stream=body["stream"],
         include_usage=bool(usage and usage["include_usage"]),
         continuous_usage=continuous,
