@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import oracle, vocabularies
@@ -30,9 +31,10 @@ def write_checkpoint(folder: Path) -> Path:
 class Server:
     """`penstock serve` in a process of its own; its output goes to a file."""
 
-    def __init__(self, model: Path, output: Path, *flags: str) -> None:
+    def __init__(self, model: Path, output: Path, *flags: str, port: int = 0) -> None:
         self._output = output
-        command = [sys.executable, "-m", "penstock.cli", "serve", str(model), "--port", "0", *flags]
+        command = [sys.executable, "-m", "penstock.cli", "serve", str(model), *flags]
+        command += ["--port", str(port)]
         with output.open("w") as file:
             self.process = subprocess.Popen(command, stdout=file, stderr=file)
         self.url = ""
@@ -48,6 +50,15 @@ class Server:
 
         wait(ready, START_S, lambda: self.output)
         self.url = self.output.split("Serving at ")[1].split("/v1")[0]
+
+    def engine_pid(self) -> int:
+        """The process that runs the model."""
+        (engine,) = [
+            child.pid
+            for child in psutil.Process(self.process.pid).children()
+            if "penstock.engine.process" in child.cmdline()
+        ]
+        return engine
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)

@@ -146,7 +146,7 @@ async def test_legacy_logprobs_with_echo() -> None:
     assert sorted(found["top_logprobs"][1].values()) == [-1.0, -0.5]
     assert found["text_offset"] == [sum(map(len, names[:i])) for i in range(4)]
     parts = [c["logprobs"] for e in stream for c in e["choices"]]
-    assert {key: sum((p[key] for p in parts), []) for key in found} == found
+    assert {key: [x for part in parts for x in part[key]] for key in found} == found
 
 
 async def test_scoring_a_prompt_alone() -> None:
@@ -183,7 +183,8 @@ async def test_prompt_logprobs_and_token_ids() -> None:
     assert len(chat["prompt_logprobs"]) == len(rendered)
     assert chat["choices"][0]["token_ids"] == [10, 11]
     assert stream[0]["prompt_token_ids"] == rendered
-    assert sum((c.get("token_ids", []) for e in stream for c in e["choices"]), []) == [10, 11]
+    choices = [c for e in stream for c in e["choices"]]
+    assert [i for c in choices for i in c.get("token_ids", ())] == [10, 11]
     assert single["choices"][0]["prompt_logprobs"] == [None]
     assert "prompt_logprobs" not in echoed["choices"][0]
 
@@ -212,6 +213,20 @@ async def test_a_deadline() -> None:
     assert "0.5 s" in error_of(whole)["message"]
     assert stream[-1]["choices"][0]["finish_reason"] == "timeout"
     assert text_of(stream) == "Hello, wood"
+
+
+@pytest.mark.parametrize("script", [[], [Delta(tokens=[10])]], ids=["from the start", "in between"])
+async def test_a_deadline_that_a_hanging_engine_misses(script: list[Delta]) -> None:
+    """The engine ends requests at their deadline; one that hangs must not take clients along."""
+    async with stage(lambda sub: script) as s:
+        whole = await s.complete(timeout=0.01)
+        stream = await s.complete(timeout=0.01, stream=True)
+        assert len({name for name, _ in s.client.aborts}) == 2
+    assert (whole.status_code, error_of(whole)["code"]) == (504, "deadline_exceeded")
+    if script:
+        assert events(stream)[-1]["error"]["code"] == "deadline_exceeded"
+    else:
+        assert (stream.status_code, error_of(stream)["code"]) == (504, "deadline_exceeded")
 
 
 async def test_a_shutdown_in_the_middle() -> None:
@@ -273,9 +288,9 @@ async def test_a_client_who_leaves_aborts_its_work(stream: bool) -> None:
             "headers": [],
             "query_string": b"",
         }
-        running = asyncio.create_task(transport.app(scope, receive, send))  # type: ignore[arg-type]
-        while s.service.door.live != 2 or len(s.client.submissions) != 2:
-            await asyncio.sleep(0.001)
+        running: asyncio.Task[None] = asyncio.ensure_future(transport.app(scope, receive, send))
+        await asyncio.sleep(0.05)
+        assert s.service.door.live == len(s.client.submissions) == 2
         gone.set()
         await asyncio.wait_for(running, 2.0)
         ids = {sub.id for sub in s.client.submissions}

@@ -151,8 +151,8 @@ def test_errors_are_the_clients_classes(client: openai.OpenAI) -> None:
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="wrong").models.list()
+    extra = {"timeout": 0.05, "ignore_eos": True}
     with pytest.raises(openai.InternalServerError) as late:
-        extra = {"timeout": 0.05, "ignore_eos": True}
         create(model=MODEL, messages=MESSAGES, max_tokens=450, extra_body=extra)
     assert late.value.status_code == 504
 
@@ -165,7 +165,8 @@ def test_a_deadline_in_a_stream(client: openai.OpenAI) -> None:
         max_tokens=450,
         extra_body={"ignore_eos": True, "timeout": 0.2},
     )
-    assert [chunk.choices[0].finish_reason for chunk in stream][-1] == "timeout"
+    reasons: list[str | None] = [chunk.choices[0].finish_reason for chunk in stream]
+    assert reasons[-1] == "timeout"
 
 
 def test_leaving_a_stream_frees_its_blocks(client: openai.OpenAI, server: Server) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import EngineDeadError
+from penstock.errors import DeadlineError, EngineDeadError
 from penstock.web.sse import DONE, ClientGone, EventStream, frame, unless_gone
 
 
@@ -112,6 +112,17 @@ async def test_a_client_who_stops_reading_can_still_leave() -> None:
     assert source.closed
 
 
+async def test_a_source_that_falls_silent_ends_at_the_deadline() -> None:
+    client, source = Client(), Source([b"1"], hang=True)
+    frames = source.run()
+    stream = EventStream(await anext(frames), frames, {}, timeout_s=0.02)
+    await asyncio.wait_for(stream({}, client.receive, client.send), 1.0)
+    assert b'"code":"deadline_exceeded"' in client.body
+    assert client.body.endswith(DONE)
+    assert client.messages[-1]["more_body"] is False
+    assert source.closed
+
+
 async def test_unless_gone_returns_raises_and_cancels() -> None:
     client = Client()
 
@@ -125,6 +136,8 @@ async def test_unless_gone_returns_raises_and_cancels() -> None:
 
     with pytest.raises(KeyError):
         await unless_gone(client.receive, fail())
+    with pytest.raises(DeadlineError):
+        await unless_gone(client.receive, asyncio.sleep(60), timeout_s=0.01)
     client.gone.set()
     with pytest.raises(ClientGone):
-        await unless_gone(client.receive, asyncio.sleep(60))
+        await unless_gone(client.receive, asyncio.sleep(60), timeout_s=60)

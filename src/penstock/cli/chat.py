@@ -77,7 +77,7 @@ def _lines(console: Console, name: str) -> Iterator[str]:
     if not sys.stdin.isatty():
         yield from (line.rstrip("\n") for line in sys.stdin)
         return
-    console.print(f"Talking to {name}. {HINT}.", style="dim")
+    console.print(f"Talking to {name}. {HINT}.", style="dim", markup=False, highlight=False)
     while True:
         try:
             yield console.input("[bold]> [/bold]")
@@ -109,7 +109,9 @@ def converse(
                 text = runner.run(answer(partner, [*messages, asked], options, console))
                 messages += [asked, {"role": "assistant", "content": text}]
             except KeyboardInterrupt:
-                console.print("\n(cut short and forgotten)", style="dim")
+                console.print(
+                    "\n(cut short and forgotten)", style="dim", markup=False, highlight=False
+                )
             except PenstockError as error:
                 console.print(f"\nerror: {error}", style="red", markup=False, highlight=False)
 
@@ -129,5 +131,10 @@ async def answer(
     console.print()
     if console.is_terminal:
         whole_s = time.perf_counter() - began
-        console.print(f"first text after {first_s:.2f} s, all after {whole_s:.2f} s", style="dim")
+        console.print(
+            f"first text after {first_s:.2f} s, all after {whole_s:.2f} s",
+            style="dim",
+            markup=False,
+            highlight=False,
+        )
     return text

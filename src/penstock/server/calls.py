@@ -17,6 +17,9 @@ from penstock.server.replies import Chat, Completions, Format
 DEFAULT_MAX_TOKENS = 16
 """of completions, by OpenAI's definition, as far as the context allows"""
 
+GRACE_S = 1.0
+"""After a deadline, an engine that says nothing is taken to hang."""
+
 _SAMPLED = {f.name for f in fields(SamplingParams)} - {"logprobs", "max_tokens"}
 
 
@@ -34,13 +37,23 @@ class Call:
     prompt_logprobs: bool
     """asked for by name, not only as part of an echo"""
     timeout_s: float | None
+    deadline_s: float | None
+    """absolute, on the model's clock"""
     stream: bool
     include_usage: bool
     continuous_usage: bool
     every_token: bool
     """a stream tells of tokens that have no text yet: their ids, logprobs or count are wanted"""
+    echo: bool
+    """the prompt's text stands before each answer"""
     echo_only: bool
     """score the prompt, show no output"""
+
+    def patience_s(self) -> float | None:
+        """How long to wait for the engine, which should itself end the request at its deadline."""
+        if self.deadline_s is None:
+            return None
+        return max(0.0, self.deadline_s - self.llm.clock.now()) + GRACE_S
 
     @property
     def num_choices(self) -> int:
@@ -79,17 +92,16 @@ def chat_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
 def completions_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
     """Raises InvalidFieldError."""
     logprobs, echo, limit = body["logprobs"], body["echo"], body["max_tokens"]
-    echo_only = echo and limit == 0
-    params = _params(llm, body, logprobs=logprobs, max_tokens=1 if echo_only else limit)
-    if echo and logprobs is not None and params.prompt_logprobs is None:
-        params = _params(
-            llm, body, logprobs=logprobs, max_tokens=params.max_tokens, prompt_logprobs=logprobs
-        )
+    # A prompt is scored on the way to a token that nobody sees.
+    given = {"logprobs": logprobs, "max_tokens": 1 if echo and limit == 0 else limit}
+    if echo and body["prompt_logprobs"] is None:
+        given["prompt_logprobs"] = logprobs
+    params = _params(llm, body, **given)
     special = body["add_special_tokens"]
     complete = partial(_complete, llm, params=params, default_max_tokens=DEFAULT_MAX_TOKENS)
     prompts = [partial(complete, prompt, special) for prompt in body["prompt"]]
     reply = Completions(logprobs, body["return_token_ids"], echo)
-    return _call(llm, body, asked, params, reply, prompts, echo_only)
+    return _call(llm, body, asked, params, reply, prompts, echo)
 
 
 def template_options(body: Parsed) -> dict[str, Any]:
@@ -148,7 +160,7 @@ def _call(
     params: SamplingParams,
     reply: Format,
     prompts: Sequence[Callable[..., Awaitable[Generation]]],
-    echo_only: bool = False,
+    echo: bool = False,
 ) -> Call:
     if body["stream"] and body["prompt_logprobs"] is not None:
         raise InvalidFieldError(
@@ -167,9 +179,10 @@ def _call(
     engine_id = f"{request_id}-{secrets.token_hex(4)}" if chosen else request_id
     limits = [t for t in (body["timeout"], asked.timeout_s) if t is not None]
     timeout_s = min(limits, default=None)
+    deadline_s = None if timeout_s is None else asked.arrival_s + timeout_s
     options = {
         "arrival_s": asked.arrival_s,
-        "deadline_s": None if timeout_s is None else asked.arrival_s + timeout_s,
+        "deadline_s": deadline_s,
         "priority": body["priority"],
         "cache_salt": body["cache_salt"] or "",
     }
@@ -186,9 +199,11 @@ def _call(
         ],
         prompt_logprobs=body["prompt_logprobs"] is not None,
         timeout_s=timeout_s,
+        deadline_s=deadline_s,
         stream=body["stream"],
         include_usage=bool(usage and usage["include_usage"]),
         continuous_usage=continuous,
         every_token=continuous or body["return_token_ids"] or params.logprobs is not None,
-        echo_only=echo_only,
+        echo=echo,
+        echo_only=echo and body["max_tokens"] == 0,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
@@ -37,23 +38,22 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind, proto)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(2048)
+        except OSError:
+            sock.close()
+            raise
     except OSError as error:
-        raise ConfigError(
-            f"--host {host!r} is not an address of this machine: {error}.",
-            cure="Use 127.0.0.1, or 0.0.0.0 for every interface.",
-            param="host",
-        ) from None
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(2048)
-    except OSError as error:
-        sock.close()
+        cures = {
+            errno.EADDRINUSE: "Stop the program that has it, or take another --port (0: any free).",
+            errno.EACCES: "Take a --port above 1023, which needs no privilege.",
+        }
         raise ConfigError(
             f"Cannot listen on {host}:{port}: {error.strerror}.",
-            cure="Another program may have the port: stop it, or take another by --port (0 is any"
-            " free one).",
-            param="port",
+            cure=cures.get(error.errno or 0, "Set --host to 127.0.0.1, or 0.0.0.0 for all."),
+            param="port" if error.errno in cures else "host",
         ) from None
     return sock
 

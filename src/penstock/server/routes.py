@@ -151,11 +151,11 @@ async def _answer(
         log.info("request %s: no effect of %s", call.request_id, ", ".join(body.logged))
     headers = {"X-Request-Id": call.request_id}
     if not call.stream:
-        reply = await unless_gone(request.receive, whole(service, call))
+        reply = await unless_gone(request.receive, whole(service, call), call.patience_s())
         return json_response(reply, headers=headers)
     stream = frames(service, call)
-    first = await unless_gone(request.receive, anext(stream))
-    return EventStream(first, stream, headers, service.count_error)
+    first = await unless_gone(request.receive, anext(stream), call.patience_s())
+    return EventStream(first, stream, headers, service.count_error, call.patience_s())
 
 
 async def _body(service: Service, request: Request, endpoint: str) -> Parsed:

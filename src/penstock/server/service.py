@@ -11,7 +11,14 @@ from starlette.responses import Response
 
 from penstock.config import Config
 from penstock.engine.client import ModelInfo
-from penstock.errors import ModelNotFoundError, PenstockError, UnavailableError
+from penstock.errors import (
+    EngineDeadError,
+    EngineError,
+    EngineStuckError,
+    ModelNotFoundError,
+    PenstockError,
+    UnavailableError,
+)
 from penstock.llm import AsyncLLM, Generation
 from penstock.observe.metrics import Metrics
 from penstock.server.calls import Call
@@ -37,6 +44,7 @@ class Service:
         """The model is loaded: requests are served from now on."""
         llm.client.subscribe(self.metrics)
         self.metrics.ready(llm.info)
+        llm.times = self.metrics
         self._llm = llm
 
     def llm(self) -> AsyncLLM:
@@ -87,6 +95,8 @@ class Service:
         self.metrics.http_error(error.code, status)
         if status in (429, 503):
             self.metrics.rejected(error.code)
+        if isinstance(error, EngineDeadError | EngineStuckError | EngineError):
+            log.error("a request failed: %s", error)
 
     def refuse(self, error: Exception, request_id: str) -> Response:
         """The reply to a request that failed before its reply began."""
