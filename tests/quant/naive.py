@@ -46,9 +46,7 @@ def int8(x: Floats, w: Floats, bias: Floats | None = None) -> Floats:
     return y
 
 
-def int4(
-    x: Floats, q: Ints, scales: NDArray[np.float16], bias: Floats | None = None
-) -> Floats:
+def int4(x: Floats, q: Ints, scales: NDArray[np.float16], bias: Floats | None = None) -> Floats:
     """The product of the int4 format, from levels [rows, groups, 32] and scales [rows, groups]."""
     qx, sx = quantize_rows(x)
     qx = np.pad(qx, ((0, 0), (0, q.shape[1] * 32 - x.shape[1])))

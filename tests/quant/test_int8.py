@@ -35,9 +35,7 @@ def test_the_product_is_the_specification_bit_for_bit(
     tokens, inputs, outputs = size
     x, weights = torch.randn(tokens, inputs), torch.randn(outputs, inputs)
     bias = torch.randn(outputs) if with_bias else None
-    expected = naive.int8(
-        x.numpy(), weights.numpy(), None if bias is None else bias.numpy()
-    )
+    expected = naive.int8(x.numpy(), weights.numpy(), None if bias is None else bias.numpy())
     assert np.array_equal(filled(weights)(x, bias).numpy(), expected)
 
 
