@@ -44,18 +44,13 @@ def load_model(
     """
     plan = read_plan(read_config(path), path / "config.json")
     with torch.inference_mode():
-<<<<<<< ours
-        _check_room(plan.build(dtype, torch.device("meta"), backend, format), dtype, device)
-        model = plan.build(dtype, device, backend, format)
-=======
         try:
-            model = plan.build(dtype, device, backend)
+            model = plan.build(dtype, device, backend, format)
         except RuntimeError as error:
             if "out of memory" in str(error) or "can't allocate memory" in str(error):
                 raise _no_room("more than there is", device) from error
             raise
         _check_room(model, device)
->>>>>>> theirs
         load_weights(path, model)
     return model
 
