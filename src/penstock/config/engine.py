@@ -45,7 +45,8 @@ class EngineConfig:
     )
     kv_cache_memory_bytes: int | None = option(
         None,
-        "Memory for the KV cache; takes suffixes such as 512MiB or 4GB",
+        "Memory for the KV cache, of each tensor parallel process; takes suffixes such as 512MiB"
+        " or 4GB",
         unit="bytes",
         automatic="a safe part of the free memory",
     )
@@ -54,12 +55,24 @@ class EngineConfig:
         "Attention backend; `auto` takes the fastest that runs here",
         choices=("auto", *ATTENTION_BACKENDS.names),
     )
+    tensor_parallel_size: int = option(
+        1,
+        "Processes that share each layer of the model: every one holds a part of the weights and"
+        " of the KV cache, and computes a part of each step",
+        unit="processes",
+    )
+    tensor_parallel_transport: str = option(
+        "auto",
+        "How these processes exchange tensors: `shared_memory` (x86 CPUs) or `distributed`"
+        " (torch.distributed: gloo on a CPU, NCCL on GPUs); `auto` takes the fastest",
+        choices=("auto", "shared_memory", "distributed"),
+    )
     device: str = option(
         "auto", "Torch device such as `cpu` or `cuda:0`; `auto` takes a GPU where there is one"
     )
     num_threads: int | None = option(
         None,
-        "Threads of the engine's arithmetic on a CPU",
+        "Threads of the arithmetic on a CPU, of each tensor parallel process",
         unit="threads",
-        automatic="one for each physical core",
+        automatic="one for each physical core, shared among the processes",
     )

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,22 @@ from penstock.attention.base import AttentionBackend
 from penstock.config import Config
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
-from penstock.core.plan import UNKNOWN, BlockDelta, Entry, StepPlan
+from penstock.core.plan import UNKNOWN, BlockDelta, Entry, Executor, StepPlan
 from penstock.core.policy import make_policy
 from penstock.core.request import Sampling
 from penstock.core.scheduler import Limits, Scheduler
 from penstock.engine.client import ModelInfo
-from penstock.engine.engine import Engine, Publish
-from penstock.engine.executor import InlineExecutor, ThreadExecutor
+from penstock.engine.engine import ClosableExecutor, Engine, Publish
+from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
 from penstock.engine.hub import model_folder
-from penstock.engine.kv import allocate_caches, block_bytes, choose_num_blocks
+from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model, read_config
+from penstock.engine.worker import Room, Word
+from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError
 from penstock.models.base import CausalLM
+from penstock.parallel.ranks import RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.registry import ATTENTION_BACKENDS, FORMATS
 
@@ -51,69 +54,154 @@ class Stages:
         self.seconds[name] = time.perf_counter() - began
 
 
-def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:
-    """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …"""
-    stages = Stages()
-    device = choose_device(config)
-    if config.engine.num_threads is not None:
-        torch.set_num_threads(config.engine.num_threads)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a rank has once its weights are loaded: all of the model when it is alone."""
+
+    folder: Path
+    raw: dict[str, Any]
+    """config.json"""
+    model: CausalLM
+    backend: AttentionBackend
+    linear_format: LinearFormat
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(target.into.nbytes for target in self.model.targets().values())
+
+    def runner(self, room: Room, ranks: RankGroup) -> ModelRunner:
+        """With its KV cache."""
+        model = self.model
+        caches = allocate_caches(
+            self.backend,
+            model.kv_groups,
+            room.num_blocks,
+            room.block_size,
+            model.num_kv_heads,
+            model.head_dim,
+            self.dtype,
+            self.device,
+        )
+        return ModelRunner(
+            model,
+            caches,
+            room.block_size,
+            room.max_num_seqs,
+            room.max_model_len,
+            self.device,
+            ranks,
+        )
+
+
+def load_part(config: Config, ranks: RankGroup, stages: Stages | None = None) -> Part:
+    """A rank's model with its weights. Raises ConfigError, CheckpointError, …"""
+    stages = stages or Stages()
+    device = choose_device(config, ranks.rank)
+    set_threads(config)
     with stages.time("find checkpoint"):
         folder = model_folder(config)
         raw = read_config(folder)
     backend, dtype = choose_backend(config, stages), choose_dtype(config, raw)
     linear_format: LinearFormat = FORMATS.load(config.model.quantization)()
     with stages.time("load weights"):
-        model = load_model(folder, dtype, device, backend, linear_format)
-    stages.notes.append(_weights_note(model, linear_format))
+        model = load_model(folder, dtype, device, backend, linear_format, ranks)
+    return Part(folder, raw, model, backend, linear_format, dtype, device)
+
+
+def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:
+    """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …"""
+    size = config.engine.tensor_parallel_size
+    workers = None
+    if size > 1:
+        folder = model_folder(config)  # found once, not by every rank
+        found = replace(config.model, model=str(folder), revision=None)
+        config = replace(config, model=found)
+        workers = Workers(config)
+    try:
+        return _build(config, clock, publish, RankGroup(0, size), workers)
+    except BaseException:
+        if workers is not None:
+            workers.close()
+        raise
+
+
+def _build(
+    config: Config, clock: Clock, publish: Publish, ranks: RankGroup, workers: Workers | None
+) -> tuple[Engine, ModelInfo]:
+    stages = Stages()
+    part = load_part(config, ranks, stages)
+    model = part.model
+    others: list[Word] = []
+    if workers is not None:
+        with stages.time("wait for other ranks"):
+            others = workers.loaded()
     with stages.time("allocate cache"):
-        fit = _fit(config, model, backend, dtype, device, stages)
-        caches = allocate_caches(
-            backend,
-            model.kv_groups,
-            fit.num_blocks,
-            fit.block_size,
-            model.num_kv_heads,
-            model.head_dim,
-            dtype,
-            device,
-        )
-    limits = _limits(config, fit.max_model_len, device)
-    runner = ModelRunner(
-        model, caches, fit.block_size, limits.max_num_seqs, limits.max_model_len, device
-    )
+        stages.notes.append(_weights_note(part, others))
+        room = _fit(config, part, others, stages)
+        if workers is not None:
+            workers.settle(room)
+            way = config.engine.tensor_parallel_transport
+            workers.meeting.connect(ranks, part.device, way, workers.broken)
+        runner = part.runner(room, ranks)
+    limits = _limits(config, room.max_model_len, part.device)
+    executor: ClosableExecutor
+    if workers is not None:
+        workers.ready()
+        executor = GroupExecutor(runner.run, workers)
+    elif limits.depth > 1:
+        executor = ThreadExecutor(runner.run)
+    else:
+        executor = InlineExecutor(runner.run)
     with stages.time("warm up"):
-        warm_up(runner, fit.block_size)
+        warm_up(executor, runner.num_groups, room.block_size)
     scheduler = Scheduler(
         limits,
-        BlockPool(fit.num_blocks, fit.block_size, config.engine.enable_prefix_caching),
+        BlockPool(room.num_blocks, room.block_size, config.engine.enable_prefix_caching),
         model.kv_groups,
         make_policy(config.engine.scheduling_policy, config.engine.priority_ageing_s),
         clock,
-        cache_key=f"{folder}:{dtype}:{linear_format.name}",
+        cache_key=f"{part.folder}:{part.dtype}:{part.linear_format.name}:{ranks.size}",
     )
-    executor = ThreadExecutor(runner.run) if limits.depth > 1 else InlineExecutor(runner.run)
-    info = ModelInfo(
-        vocab_size=model.vocab_size,
+    return Engine(scheduler, executor, clock, publish), _info(part, room, limits, stages)
+
+
+def _info(part: Part, room: Room, limits: Limits, stages: Stages) -> ModelInfo:
+    return ModelInfo(
+        vocab_size=part.model.vocab_size,
         max_model_len=limits.max_model_len,
-        eos_ids=eos_ids(folder, raw),
-        block_size=fit.block_size,
-        num_blocks=fit.num_blocks,
+        eos_ids=eos_ids(part.folder, part.raw),
+        block_size=room.block_size,
+        num_blocks=room.num_blocks,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
-        dtype=str(dtype).removeprefix("torch."),
-        device=str(device),
-        architecture=str(raw["architectures"][0]),
+        dtype=str(part.dtype).removeprefix("torch."),
+        device=str(part.device),
+        architecture=str(part.raw["architectures"][0]),
         notes=stages.notes,
         stages_s=stages.seconds,
     )
-    return Engine(scheduler, executor, clock, publish), info
 
 
-def choose_device(config: Config) -> torch.device:
-    """The config's device; `auto` is a GPU where there is one. Raises ConfigError."""
+def set_threads(config: Config) -> None:
+    """Of torch in this process: what the config says, or a share of the processor's cores."""
+    threads, size = config.engine.num_threads, config.engine.tensor_parallel_size
+    if threads is None and size > 1:
+        threads = max(1, torch.get_num_threads() // size)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def choose_device(config: Config, rank: int = 0) -> torch.device:
+    """The config's device; `auto` is a GPU where there is one. Rank r has the r-th GPU from the
+    first one on. Raises ConfigError."""
     name = config.engine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if rank and name.startswith("cuda"):
+        first = name.partition(":")[2] or "0"
+        name = f"cuda:{int(first) + rank}" if first.isdecimal() else name
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -154,12 +242,13 @@ def choose_backend(config: Config, stages: Stages) -> AttentionBackend:
     return backend
 
 
-def _weights_note(model: CausalLM, linear_format: LinearFormat) -> str:
-    stored = sum(target.into.nbytes for target in model.targets().values())
-    note = f"weights of {stored / 2**20:.1f} MiB"
-    if linear_format.name == "none":
+def _weights_note(part: Part, others: list[Word]) -> str:
+    stored = [part.weight_bytes, *(word.weight_bytes for word in others)]
+    note = " + ".join(f"{count / 2**20:.1f}" for count in stored)
+    note = f"weights of {note} MiB" + (", by rank" if others else "")
+    if part.linear_format.name == "none":
         return note
-    return f"{note}, quantized at load to {linear_format.name}, computed by torch operators"
+    return f"{note}, quantized at load to {part.linear_format.name}, computed by torch operators"
 
 
 def _limits(config: Config, max_model_len: int, device: torch.device) -> Limits:
@@ -170,27 +259,12 @@ def _limits(config: Config, max_model_len: int, device: torch.device) -> Limits:
     return Limits(engine.max_num_seqs, budget, max_model_len, engine.scheduler_depth)
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What the memory allows."""
-
-    block_size: int
-    num_blocks: int
-    max_model_len: int
-
-
-def _fit(
-    config: Config,
-    model: CausalLM,
-    backend: AttentionBackend,
-    dtype: torch.dtype,
-    device: torch.device,
-    stages: Stages,
-) -> Fit:
+def _fit(config: Config, part: Part, others: list[Word], stages: Stages) -> Room:
     """Block size, number of blocks and context. Raises ConfigError when they contradict."""
-    size = config.engine.block_size or backend.block_sizes[0]
-    if size not in backend.block_sizes:
-        known = ", ".join(map(str, backend.block_sizes))
+    model, sizes = part.model, part.backend.block_sizes
+    size = config.engine.block_size or sizes[0]
+    if size not in sizes:
+        known = ", ".join(map(str, sizes))
         raise ConfigError(
             f"--block-size {size} is not one of the attention backend's.",
             cure=f"Use one of {known}.",
@@ -205,11 +279,15 @@ def _fit(
             param="max_model_len",
         )
     groups = model.kv_groups
-    each = block_bytes(groups, size, model.num_kv_heads, model.head_dim, dtype)
+    each = block_bytes(groups, size, model.num_kv_heads, model.head_dim, part.dtype)
     per_request = -(-context // size) * len(groups)
     most = per_request * config.engine.max_num_seqs
-    blocks, why = choose_num_blocks(config.engine.kv_cache_memory_bytes, each, most, device)
-    stages.notes.append(f"KV cache of {blocks} blocks ({blocks * each / 2**20:.0f} MiB): {why}")
+    blocks, why = choose_num_blocks(
+        config.engine.kv_cache_memory_bytes, each, most, part.device, _free_bytes(part, others)
+    )
+    by = " on each rank" if others else ""
+    note = f"KV cache of {blocks} blocks ({blocks * each / 2**20:.1f} MiB{by}): {why}"
+    stages.notes.append(note)
     room = blocks // len(groups) * size
     if room < context:
         if wanted is not None:
@@ -220,10 +298,16 @@ def _fit(
             )
         stages.notes.append(f"context lowered from {context} to {room}: the cache holds no more")
         context = room
-    return Fit(size, blocks, context)
+    return Room(blocks, size, config.engine.max_num_seqs, context)
 
 
-def warm_up(runner: ModelRunner, block_size: int) -> None:
+def _free_bytes(part: Part, others: list[Word]) -> int:
+    """What each rank may take: ranks on a CPU share its memory."""
+    least = min([available_bytes(part.device), *(word.free_bytes for word in others)])
+    return least // (1 + len(others)) if part.device.type == "cpu" else least
+
+
+def warm_up(executor: Executor, num_groups: int, block_size: int) -> None:
     """One small prefill and one decode in slot 0, so that the first request finds libraries
     loaded. Block 0 is overwritten by whoever gets it first. Raises EngineError."""
     sampling = Sampling(temperature=1.0, max_tokens=2)
@@ -235,13 +319,14 @@ def warm_up(runner: ModelRunner, block_size: int) -> None:
         counts=[2],
         tokens=[0],
         samples=[True],
-        blocks=[BlockDelta(0, group, 0, [0]) for group in range(runner.num_groups)],
+        blocks=[BlockDelta(0, group, 0, [0]) for group in range(num_groups)],
     )
     runs = [plan]
     if block_size > 2:
         runs.append(StepPlan(1, [], [0], [2], [1], [UNKNOWN], [True]))
     for item in runs:
-        error = runner.run(item).error
+        executor.submit(item)
+        error = executor.collect().error
         if error is not None:
             raise EngineError(str(error["message"]))
 

@@ -56,12 +56,14 @@ class Engine:
 
     def run(self, inbox: Inbox) -> None:
         """Serve until told to stop."""
-        while self._take_in(inbox.get(0 if self.scheduler.has_work else IDLE_S)):
-            if self.scheduler.has_work:
-                self.step()
-            else:
-                self._rest()
-        self.close()
+        try:
+            while self._take_in(inbox.get(0 if self.scheduler.has_work else IDLE_S)):
+                if self.scheduler.has_work:
+                    self.step()
+                else:
+                    self._rest()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Stop whatever the executor runs in."""

@@ -1,13 +1,17 @@
-"""Executors around a `run(plan) -> result` function: at once, or in a thread of its own."""
+"""Executors around a `run(plan) -> result` function: at once, in a thread of its own, or together
+with workers that run the same plans."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import NoReturn, Protocol
 
 from penstock.core.plan import StepPlan, StepResult
+from penstock.errors import EngineError
 
 Run = Callable[[StepPlan], StepResult]
 
@@ -52,3 +56,100 @@ class ThreadExecutor:
     def close(self) -> None:
         self._plans.put(None)
         self._thread.join()
+
+
+LOOK_S = 0.1
+"""How often a group's executor looks whether the group still holds."""
+GRACE_S = 1.0
+"""How long it waits for a better cause when rank 0 itself fails: it may be the last to know."""
+JOIN_S = 5.0
+STUCK_AT_START_S = 60.0
+STUCK_S = 5.0
+STUCK_FACTOR = 10.0
+
+
+class StepTimes:
+    """When a step counts as stuck: after STUCK_S and STUCK_FACTOR times what it was expected to
+    take, which is the longest of the steps of its size (to a power of two) so far, or what the
+    nearest smaller size makes of it."""
+
+    def __init__(self) -> None:
+        self._longest_s: dict[int, float] = {}
+
+    def add(self, tokens: int, took_s: float) -> None:
+        size = tokens.bit_length()
+        self._longest_s[size] = max(took_s, self._longest_s.get(size, 0.0))
+
+    def limit_s(self, tokens: int) -> float:
+        if not self._longest_s:
+            return STUCK_AT_START_S
+        size = tokens.bit_length()
+        smaller = [seen for seen in self._longest_s if seen <= size]
+        nearest = max(smaller, default=min(self._longest_s))
+        expected_s = self._longest_s[nearest] * float(1 << max(0, size - nearest))
+        return max(STUCK_S, STUCK_FACTOR * expected_s)
+
+
+class Group(Protocol):
+    """The workers, as an executor needs them."""
+
+    def send(self, plan: StepPlan) -> None:
+        """Raises EngineError when the group is broken."""
+        ...
+
+    def check(self) -> None:
+        """Raises EngineError when the group is broken."""
+        ...
+
+    def abandon(self, why: str) -> None:
+        """Break the group."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class GroupExecutor(ThreadExecutor):
+    """Rank 0's part runs in a thread here, the others in their processes. A step that fails on any
+    rank leaves the ranks at odds: then `collect` raises EngineError, and the engine ends."""
+
+    def __init__(self, run: Run, group: Group) -> None:
+        super().__init__(run)
+        self._group = group
+        self._sizes: deque[int] = deque()
+        self._times = StepTimes()
+
+    def submit(self, plan: StepPlan) -> None:
+        self._group.send(plan)
+        self._sizes.append(plan.num_tokens)
+        super().submit(plan)
+
+    def collect(self) -> StepResult:
+        tokens = self._sizes.popleft()
+        limit_s = self._times.limit_s(tokens)
+        end = time.monotonic() + limit_s
+        while True:
+            try:
+                result = self._results.get(timeout=LOOK_S)
+                break
+            except Empty:
+                self._group.check()
+                if time.monotonic() > end:
+                    self._group.abandon(f"A step of {tokens} tokens is stuck for {limit_s:.0f} s")
+        if result.error is not None:
+            self._fail(str(result.error["message"]))
+        self._times.add(tokens, result.device_s)
+        return result
+
+    def _fail(self, message: str) -> NoReturn:
+        end = time.monotonic() + GRACE_S
+        while time.monotonic() < end:
+            self._group.check()
+            time.sleep(LOOK_S)
+        self._group.abandon(f"Rank 0 failed ({message})")
+        self._group.check()
+        raise EngineError(message)
+
+    def close(self) -> None:
+        self._group.close()
+        self._plans.put(None)
+        self._thread.join(JOIN_S)  # a broken group's step may never end; the thread is a daemon

@@ -41,15 +41,20 @@ def available_bytes(device: torch.device) -> int:
 
 
 def choose_num_blocks(
-    wanted_bytes: int | None, bytes_per_block: int, most_blocks: int, device: torch.device
+    wanted_bytes: int | None,
+    bytes_per_block: int,
+    most_blocks: int,
+    device: torch.device,
+    free_bytes: int | None = None,
 ) -> tuple[int, str]:
     """(number of blocks, the reason in words).
 
     wanted_bytes: --kv-cache-memory-bytes; None takes a safe share of the free memory, but no more
-    than `most_blocks`, which is what all requests at full length could use. Raises ConfigError
-    when the wanted size is not there or holds no block.
+    than `most_blocks`, which is what all requests at full length could use. free_bytes: what is
+    free for this cache, where others take their part of the device. Raises ConfigError when the
+    wanted size is not there or holds no block.
     """
-    free = available_bytes(device)
+    free = available_bytes(device) if free_bytes is None else free_bytes
     if wanted_bytes is not None:
         if wanted_bytes > free:
             raise ConfigError(

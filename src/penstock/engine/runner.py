@@ -18,6 +18,7 @@ from penstock.core.plan import UNKNOWN, Entry, StepPlan, StepResult, TokenLogpro
 from penstock.engine.sampler import Sampler
 from penstock.errors import EngineError
 from penstock.models.base import CausalLM
+from penstock.parallel.ranks import ALONE, RankGroup
 
 LOGIT_ROWS = 256
 """Most prompt positions whose logits are in memory at once, for prompt logprobs."""
@@ -26,7 +27,11 @@ Ints = NDArray[np.int64]
 
 
 class ModelRunner:
-    """Runs plans in the order given. Not thread-safe: one thread at a time."""
+    """Runs plans in the order given. Not thread-safe: one thread at a time.
+
+    All ranks of a group run the same plans. Rank 0 samples and tells the others the ids, which
+    need them for the next plan; only its results count.
+    """
 
     def __init__(
         self,
@@ -36,12 +41,14 @@ class ModelRunner:
         max_num_seqs: int,
         max_model_len: int,
         device: torch.device,
+        ranks: RankGroup = ALONE,
     ) -> None:
         self._model = model
         self._caches = caches
         self._block_size = block_size
         self._device = device
-        self._sampler = Sampler(model.vocab_size, max_num_seqs, device)
+        self._ranks = ranks
+        self._sampler = Sampler(model.vocab_size, max_num_seqs, device) if ranks.rank == 0 else None
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
         self._num_prompt = np.zeros(max_num_seqs, np.int64)
@@ -88,7 +95,8 @@ class ModelRunner:
             self._entries[slot] = entry
             self._ids[slot] = np.array(entry.tokens, np.int64)
             self._num_prompt[slot] = entry.num_prompt
-            self._sampler.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
+            if self._sampler is not None:
+                self._sampler.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
         for delta in plan.blocks:
             table = self._tables[delta.group][delta.slot]
             table[delta.first : delta.first + len(delta.ids)] = delta.ids
@@ -147,10 +155,19 @@ class ModelRunner:
         )
 
     def _sample(self, rows: Tensor, slots: Ints, lengths: Ints, result: StepResult) -> None:
+        logits = self._model.logits(rows)
+        places = self._to_device(slots)
+        if self._sampler is None:
+            ids = torch.empty(len(slots), dtype=torch.int64, device=self._device)
+            self._ranks.broadcast(ids)
+            self._last[places] = ids
+            return
         positions = (lengths - self._num_prompt[slots]).tolist()
-        drawn = self._sampler.sample(self._model.logits(rows), slots.tolist(), positions)
+        drawn = self._sampler.sample(logits, slots.tolist(), positions)
         # A bad row (-1) fails when the host sees it; until then its id must be one that exists.
-        self._last[self._to_device(slots)] = drawn.ids.clamp(min=0)
+        ids = drawn.ids.clamp(min=0)
+        self._ranks.broadcast(ids)
+        self._last[places] = ids
         result.tokens = [[token] if token >= 0 else [] for token in drawn.ids.tolist()]
         result.logprobs = {row: [found] for row, found in drawn.logprobs.items()}
 
@@ -170,6 +187,7 @@ class ModelRunner:
                     ids = following[first : first + LOGIT_ROWS]
                     begin = offset + first
                     logits = self._model.logits(hidden[begin : begin + len(ids)])
-                    found += self._sampler.prompt_logprobs(logits, ids, top)
+                    if self._sampler is not None:
+                        found += self._sampler.prompt_logprobs(logits, ids, top)
                 result.prompt_logprobs[row] = found
             offset += count

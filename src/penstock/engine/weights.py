@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.layers.targets import Target, Targets
 from penstock.models.base import CausalLM, ModelPlan
 from penstock.models.config_json import ConfigJson
+from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
 from penstock.registry import ARCHITECTURES
@@ -35,9 +37,10 @@ def load_model(
     device: torch.device,
     backend: AttentionBackend,
     format: LinearFormat = PLAIN,
+    ranks: RankGroup = ALONE,
 ) -> CausalLM:
     """The model of a checkpoint folder, weights cast to `dtype` (or brought into another format)
-    on `device`.
+    on `device`; of a rank group this rank's part, and no more is read.
 
     Raises CheckpointError (files missing, damaged or contradictory), UnknownArchitectureError,
     UnsupportedError; ConfigError when the memory does not hold the weights.
@@ -45,20 +48,21 @@ def load_model(
     plan = read_plan(read_config(path), path / "config.json")
     with torch.inference_mode():
         try:
-            model = plan.build(dtype, device, backend, format)
+            model = plan.build(dtype, device, backend, format, ranks)
         except RuntimeError as error:
             if "out of memory" in str(error) or "can't allocate memory" in str(error):
                 raise _no_room("more than there is", device) from error
             raise
-        _check_room(model, device)
+        _check_room(model, device, ranks)
         load_weights(path, model)
     return model
 
 
-def _check_room(model: CausalLM, device: torch.device) -> None:
+def _check_room(model: CausalLM, device: torch.device, ranks: RankGroup) -> None:
     """On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
-    than to be killed in the midst of it."""
+    than to be killed in the midst of it. Rank 0, the first to come here, asks for all."""
     needed = sum(target.into.nbytes for target in model.targets().values())
+    needed *= ranks.size if ranks.rank == 0 else 1
     if device.type == "cpu" and needed > available_bytes(device):
         raise _no_room(f"{needed / 2**30:.1f} GiB", device)
 
@@ -106,10 +110,10 @@ def load_weights(path: Path, model: CausalLM) -> None:
     """Fill the model from the folder's safetensors. Raises CheckpointError."""
     missing: Targets = model.targets()
     for file, names in _shards(path).items():
-        for name, tensor in _tensors(file, names):
+        for name, stored in _tensors(file, names):
             target = missing.pop(name, None)
             if target is not None:
-                _load(target, tensor, name, file)
+                _load(target, stored, name, file)
             elif not model.spare(name):
                 raise CheckpointError(
                     f"{file} has the tensor {name!r}, which the model described by config.json "
@@ -124,13 +128,35 @@ def load_weights(path: Path, model: CausalLM) -> None:
         )
 
 
-def _load(target: Target, tensor: torch.Tensor, name: str, file: Path) -> None:
-    if tuple(tensor.shape) != target.shape:
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A tensor in an open file, of which nothing is read before it is asked for."""
+
+    file: Any
+    """a safe_open"""
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.file.get_slice(self.name).get_shape())
+
+    def read(self, target: Target) -> torch.Tensor:
+        found: torch.Tensor
+        if target.partial:
+            found = self.file.get_slice(self.name)[target.index]
+        else:
+            found = self.file.get_tensor(self.name)
+        return found
+
+
+def _load(target: Target, stored: _Stored, name: str, file: Path) -> None:
+    if stored.shape != target.shape:
         raise CheckpointError(
-            f"{file}: {name} has the shape {tuple(tensor.shape)}, but config.json asks for "
+            f"{file}: {name} has the shape {stored.shape}, but config.json asks for "
             f"{target.shape}.",
             cure="config.json and the weights are not of the same checkpoint.",
         )
+    tensor = stored.read(target)
     if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2:
         raise UnsupportedError(
             f"{file}: {name} is stored as {tensor.dtype}; quantized weights are not supported.",
@@ -161,7 +187,7 @@ def _shards(path: Path) -> dict[Path, list[str] | None]:
     raise CheckpointError(f"{path} has no weights: neither {SINGLE} nor {INDEX}.", cure=DOWNLOAD)
 
 
-def _tensors(file: Path, names: list[str] | None) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(file: Path, names: list[str] | None) -> Iterator[tuple[str, _Stored]]:
     """Tensors of one file, mapped, one at a time."""
     if not file.is_file():
         raise CheckpointError(f"The weight file {file} is missing.", cure=DOWNLOAD)
@@ -173,7 +199,7 @@ def _tensors(file: Path, names: list[str] | None) -> Iterator[tuple[str, torch.T
                     raise CheckpointError(
                         f"{file} lacks the tensor {name!r} that {INDEX} promises.", cure=DOWNLOAD
                     )
-                yield name, opened.get_tensor(name)
+                yield name, _Stored(opened, name)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file} is damaged or incomplete ({error}).", cure=DOWNLOAD

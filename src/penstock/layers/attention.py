@@ -12,6 +12,7 @@ from penstock.attention.base import AttentionBackend, AttnBatch
 from penstock.layers.linear import Linear
 from penstock.layers.rotary import Rotation
 from penstock.layers.targets import Target, Targets
+from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
 
@@ -35,7 +36,7 @@ class AttentionShape:
 
 
 class Attention:
-    """Grouped-query attention over paged keys and values."""
+    """Grouped-query attention over paged keys and values; a rank computes some of the heads."""
 
     def __init__(
         self,
@@ -44,32 +45,34 @@ class Attention:
         dtype: torch.dtype,
         device: torch.device,
         format: LinearFormat = PLAIN,
+        ranks: RankGroup = ALONE,
     ) -> None:
         self._shape = shape
         self._backend = backend
         self._scale = shape.head_dim**-0.5
-        q_size = shape.num_heads * shape.head_dim
-        kv_size = shape.num_kv_heads * shape.head_dim
-        parts = {"q_proj": q_size, "k_proj": kv_size, "v_proj": kv_size}
-        self.qkv = Linear(shape.hidden_size, parts, shape.qkv_bias, dtype, device, format)
+        heads, kv_heads = ranks.split_heads(shape.num_heads, shape.num_kv_heads)
+        self._heads, self._kv_heads = heads.count, kv_heads.count
+        q, kv = heads.times(shape.head_dim), kv_heads.times(shape.head_dim)
+        parts = {"q_proj": q, "k_proj": kv, "v_proj": kv}
+        self.qkv = Linear(shape.hidden_size, parts, shape.qkv_bias, dtype, device, format, ranks)
         out = {"o_proj": shape.hidden_size}
-        self.out = Linear(q_size, out, shape.out_bias, dtype, device, format)
+        self.out = Linear(q, out, shape.out_bias, dtype, device, format, ranks)
         self._norm: Tensor | None = None
         if shape.norm_eps is not None:
             # The weight is kept once a head, so that one product serves queries and keys.
-            rows = shape.num_heads + shape.num_kv_heads
+            rows = self._heads + self._kv_heads
             self._norm = torch.empty(rows, shape.head_dim, dtype=dtype, device=device)
 
     def __call__(self, x: Tensor, rotation: Rotation, cache: Tensor, batch: AttnBatch) -> Tensor:
         """x [tokens, hidden_size] -> the same shape; writes this layer's K and V to `cache`."""
         shape = self._shape
         heads = self.qkv(x).view(x.shape[0], -1, shape.head_dim)
-        rotated, v = heads[:, : -shape.num_kv_heads], heads[:, -shape.num_kv_heads :]
+        rotated, v = heads[:, : -self._kv_heads], heads[:, -self._kv_heads :]
         if self._norm is not None:
             rotated = rms_norm(rotated, [shape.head_dim], None, shape.norm_eps) * self._norm
         if shape.rotary:
             rotated = rotation(rotated)
-        q, k = rotated[:, : shape.num_heads], rotated[:, shape.num_heads :]
+        q, k = rotated[:, : self._heads], rotated[:, self._heads :]
         tables = batch.groups[shape.group]
         self._backend.write(cache, k, v, tables)
         out = self._backend.attend(q, cache, batch, tables, self._scale, shape.window)
@@ -78,7 +81,7 @@ class Attention:
     def targets(self, prefix: str) -> Targets:
         found = self.qkv.targets(prefix) | self.out.targets(prefix)
         if self._norm is not None:
-            q, k = self._norm[: self._shape.num_heads], self._norm[self._shape.num_heads :]
+            q, k = self._norm[: self._heads], self._norm[self._heads :]
             found[f"{prefix}.q_norm.weight"] = Target(q, repeated=True)
             found[f"{prefix}.k_norm.weight"] = Target(k, repeated=True)
         return found

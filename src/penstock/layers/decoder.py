@@ -19,6 +19,7 @@ from penstock.layers.mlp import GatedMLP
 from penstock.layers.norm import RMSNorm
 from penstock.layers.rotary import Rope, Rotary, Rotation
 from penstock.layers.targets import Targets
+from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
 
@@ -59,9 +60,11 @@ class DecoderPlan:
         device: torch.device,
         backend: AttentionBackend,
         format: LinearFormat = PLAIN,
+        ranks: RankGroup = ALONE,
     ) -> Decoder:
-        """The model with uninitialised weights."""
-        return Decoder(self, dtype, device, backend, format)
+        """The model, or this rank's part of it, with uninitialised weights. Raises
+        UnsupportedError where it cannot be split."""
+        return Decoder(self, dtype, device, backend, format, ranks)
 
 
 class Decoder:
@@ -74,25 +77,26 @@ class Decoder:
         device: torch.device,
         backend: AttentionBackend,
         format: LinearFormat,
+        ranks: RankGroup,
     ) -> None:
         self.plan = plan
         self.kv_groups = plan.kv_groups
-        self.num_kv_heads = plan.num_kv_heads
+        self.num_kv_heads = ranks.split_heads(plan.num_heads, plan.num_kv_heads)[1].count
         self.head_dim = plan.head_dim
         self.vocab_size = plan.vocab_size
         self.max_positions = plan.max_positions
         group_of = {layer: g for g, group in enumerate(self.kv_groups) for layer in group.layers}
-        self._embed = Embedding(plan.vocab_size, plan.hidden_size, dtype, device, format)
+        self._embed = Embedding(plan.vocab_size, plan.hidden_size, dtype, device, format, ranks)
         self._rotary = Rotary(plan.rope, plan.head_dim, dtype, device)
         self._layers = [
-            _Layer(plan, i, group_of[i], dtype, device, backend, format)
+            _Layer(plan, i, group_of[i], dtype, device, backend, format, ranks)
             for i in range(len(plan.windows))
         ]
         self._norm = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
         self._head = (
             self._embed
             if plan.tied
-            else Embedding(plan.vocab_size, plan.hidden_size, dtype, device, format)
+            else Embedding(plan.vocab_size, plan.hidden_size, dtype, device, format, ranks)
         )
 
     def forward(
@@ -133,6 +137,7 @@ class _Layer:
         device: torch.device,
         backend: AttentionBackend,
         format: LinearFormat,
+        ranks: RankGroup,
     ) -> None:
         shape = AttentionShape(
             hidden_size=plan.hidden_size,
@@ -147,10 +152,10 @@ class _Layer:
             group=group,
         )
         self._norm_in = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
-        self._attention = Attention(shape, backend, dtype, device, format)
+        self._attention = Attention(shape, backend, dtype, device, format, ranks)
         self._norm_mid = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
         self._mlp = GatedMLP(
-            plan.hidden_size, plan.mlp_size, plan.act, plan.mlp_bias, dtype, device, format
+            plan.hidden_size, plan.mlp_size, plan.act, plan.mlp_bias, dtype, device, format, ranks
         )
 
     def __call__(self, x: Tensor, rotation: Rotation, cache: Tensor, batch: AttnBatch) -> None:

@@ -6,12 +6,17 @@ import torch
 from torch import Tensor
 
 from penstock.layers.targets import Target, Targets
+from penstock.parallel.ranks import ALONE, RankGroup, entire
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
 
 
 class Embedding:
-    """A row per token id. A tied model uses the same table as its head."""
+    """A row per token id. A tied model uses the same table as its head.
+
+    Each rank of a group holds the rows of some ids: it looks up these and adds zeros for the
+    others, and computes the logits of these.
+    """
 
     def __init__(
         self,
@@ -20,17 +25,28 @@ class Embedding:
         dtype: torch.dtype,
         device: torch.device,
         format: LinearFormat = PLAIN,
+        ranks: RankGroup = ALONE,
     ) -> None:
-        self.table = format.table(vocab_size, size, dtype, device)
-        self._vocab_size = vocab_size
+        self._ids = ranks.split(vocab_size, "the vocabulary")
+        self._size = size
+        self._ranks = ranks
+        self.table = format.table(self._ids.count, size, dtype, device)
 
     def __call__(self, ids: Tensor) -> Tensor:
         """ids int64 [tokens] -> [tokens, size]."""
-        return self.table.rows(ids)
+        if not self._ids.partial:
+            return self.table.rows(ids)
+        own = ids - self._ids.first
+        rows = self.table.rows(own.clamp(0, self._ids.count - 1))
+        rows = rows.masked_fill_(((own < 0) | (own >= self._ids.count))[:, None], 0.0)
+        self._ranks.all_reduce(rows)
+        return rows
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [rows, size] -> float32 [rows, vocab_size]."""
-        return self.table.logits(hidden)
+        """hidden [rows, size] -> float32 [rows, vocab_size]; on ranks other than 0 only the
+        columns of their own ids."""
+        return self._ranks.gather_columns(self.table.logits(hidden), self._ids.whole)
 
     def targets(self, prefix: str) -> Targets:
-        return {f"{prefix}.weight": Target(self.table.place(0, self._vocab_size))}
+        place = self.table.place(0, self._ids.count)
+        return {f"{prefix}.weight": Target(place, parts=(self._ids, entire(self._size)))}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from penstock.errors import UnsupportedError
 from penstock.layers.targets import Target, Targets
+from penstock.parallel.ranks import ALONE, FLAG, RankGroup, Shard, entire
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
 
@@ -14,34 +18,59 @@ class Linear:
     """y = x W^T + b, for one or more named parts that read the same input.
 
     The parts' rows lie one after another in `matrix` [sum of part sizes, in_size], whose storage
-    and product are the format's.
+    and product are the format's. A rank may hold some rows of a part (its outputs are then its
+    own), or all rows for some of the inputs (the products are then summed over the group).
     """
 
     def __init__(
         self,
-        in_size: int,
-        parts: dict[str, int],
+        in_size: int | Shard,
+        parts: Mapping[str, int | Shard],
         bias: bool,
         dtype: torch.dtype,
         device: torch.device,
         format: LinearFormat = PLAIN,
+        ranks: RankGroup = ALONE,
     ) -> None:
-        out_size = sum(parts.values())
-        self.parts = parts
-        self.matrix = format.matrix(out_size, in_size, dtype, device)
+        """Raises UnsupportedError where the format's scales would straddle two ranks."""
+        self._inputs = entire(in_size)
+        self.parts = {name: entire(size) for name, size in parts.items()}
+        _check_cut(self._inputs, format, ", ".join(parts))
+        out_size = sum(part.count for part in self.parts.values())
+        self.matrix = format.matrix(out_size, self._inputs.count, dtype, device)
         self.bias = torch.empty(out_size, dtype=dtype, device=device) if bias else None
+        # Where products are summed, the bias joins one of them.
+        self._added = None if self._inputs.partial and ranks.rank else self.bias
+        self._ranks = ranks
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x [tokens, in_size] -> [tokens, sum of part sizes]."""
-        return self.matrix(x, self.bias)
+        """x [tokens, this rank's inputs] -> [tokens, sum of this rank's part sizes]."""
+        y = self.matrix(x, self._added)
+        if self._inputs.partial:
+            self._ranks.all_reduce(y)
+        return y
 
     def targets(self, prefix: str) -> Targets:
         """`{prefix}.{part}.weight` and, with a bias, `.bias` for every part."""
         found: Targets = {}
         start = 0
-        for part, size in self.parts.items():
-            found[f"{prefix}.{part}.weight"] = Target(self.matrix.place(start, size))
+        for name, part in self.parts.items():
+            place = self.matrix.place(start, part.count)
+            found[f"{prefix}.{name}.weight"] = Target(place, parts=(part, self._inputs))
             if self.bias is not None:
-                found[f"{prefix}.{part}.bias"] = Target(self.bias[start : start + size])
-            start += size
+                place = self.bias[start : start + part.count]
+                found[f"{prefix}.{name}.bias"] = Target(place, parts=(part,))
+            start += part.count
         return found
+
+
+def _check_cut(inputs: Shard, format: LinearFormat, parts: str) -> None:
+    size = format.group_size
+    end = inputs.first + inputs.count
+    if inputs.first % size or (end % size and end != inputs.whole):
+        raise UnsupportedError(
+            f"{FLAG} gives {parts} the inputs {inputs.first} to {end - 1} of {inputs.whole}, but "
+            f"--quantization {format.name} has one scale for {size} of them, which cannot be cut.",
+            cure="Use fewer ranks, or --quantization int8 or none.",
+            param="tensor_parallel_size",
+        )

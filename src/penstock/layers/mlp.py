@@ -10,6 +10,7 @@ from torch.nn.functional import gelu, relu, silu
 
 from penstock.layers.linear import Linear
 from penstock.layers.targets import Targets
+from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
 
@@ -41,10 +42,12 @@ class GatedMLP:
         dtype: torch.dtype,
         device: torch.device,
         format: LinearFormat = PLAIN,
+        ranks: RankGroup = ALONE,
     ) -> None:
-        parts = {"gate_proj": size, "up_proj": size}
-        self.gate_up = Linear(hidden_size, parts, bias, dtype, device, format)
-        self.down = Linear(size, {"down_proj": hidden_size}, bias, dtype, device, format)
+        inner = ranks.split(size, "the feed-forward layer", format.group_size)
+        parts = {"gate_proj": inner, "up_proj": inner}
+        self.gate_up = Linear(hidden_size, parts, bias, dtype, device, format, ranks)
+        self.down = Linear(inner, {"down_proj": hidden_size}, bias, dtype, device, format, ranks)
         self._act = ACTIVATIONS[act]
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from penstock.attention.base import AttentionBackend, AttnBatch
 from penstock.core.plan import KVGroup
 from penstock.layers.targets import Targets
+from penstock.parallel.ranks import RankGroup
 from penstock.quant.base import LinearFormat
 
 
@@ -18,6 +19,7 @@ class CausalLM(Protocol):
 
     kv_groups: tuple[KVGroup, ...]
     num_kv_heads: int
+    """of this rank"""
     head_dim: int
     vocab_size: int
     max_positions: int
@@ -34,7 +36,8 @@ class CausalLM(Protocol):
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [rows, hidden_size] -> float32 [rows, vocab_size]."""
+        """hidden [rows, hidden_size] -> float32 [rows, vocab_size]; on ranks other than 0 of a
+        group only some of the columns. All ranks call it alike."""
         ...
 
     def targets(self) -> Targets:
@@ -58,6 +61,7 @@ class ModelPlan(Protocol):
         device: torch.device,
         backend: AttentionBackend,
         format: LinearFormat,
+        ranks: RankGroup,
     ) -> CausalLM:
-        """The model with uninitialised weights."""
+        """The model, or one rank's part of it, with uninitialised weights."""
         ...

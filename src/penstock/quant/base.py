@@ -64,6 +64,8 @@ class LinearFormat(Protocol):
     """Makes uninitialised storage; `dtype` is that of activations."""
 
     name: str
+    group_size: int
+    """neighbouring inputs of a matrix that share a scale: never divided between ranks"""
 
     def matrix(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Matrix:
         """Storage for a linear layer. Raises UnsupportedError for shapes that cannot be exact."""

@@ -141,6 +141,7 @@ class Int4:
     """See LinearFormat."""
 
     name = "int4"
+    group_size = GROUP
 
     def matrix(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Int4Matrix:
         return Int4Matrix(rows, size, device)

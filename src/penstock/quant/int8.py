@@ -104,6 +104,7 @@ class Int8:
     """See LinearFormat."""
 
     name = "int8"
+    group_size = 1  # a rank that holds a part of the inputs has scales of its own for that part
 
     def matrix(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Int8Matrix:
         return Int8Matrix(rows, size, dtype, device)

@@ -34,6 +34,7 @@ class Plain:
     """See LinearFormat."""
 
     name = "none"
+    group_size = 1
 
     def matrix(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> PlainMatrix:
         return PlainMatrix(rows, size, dtype, device)

@@ -1,0 +1,1 @@
+"""Rank groups, sharding arithmetic, collectives. One rank is the default and costs nothing."""
