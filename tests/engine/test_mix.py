@@ -17,14 +17,16 @@ from penstock.core.policy import fcfs
 from penstock.core.request import FinishReason, Sampling, Submission
 from penstock.core.scheduler import Limits, Scheduler
 from penstock.engine.client import EngineStats
-from penstock.engine.engine import Engine
-from penstock.engine.executor import InlineExecutor, ThreadExecutor
+from penstock.engine.engine import ClosableExecutor, Engine
+from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
 from penstock.engine.kv import allocate_caches
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model
+from penstock.engine.worker import Room
 from penstock.models.base import CausalLM
 from penstock.registry import ATTENTION_BACKENDS
 from tests import oracle
+from tests.ranks import Team
 
 BLOCK, NEW, CONTEXT = 4, 6, 128
 CPU = torch.device("cpu")
@@ -49,21 +51,28 @@ COVER = [
 ]
 
 
-def run(model: CausalLM, mix: Mix, prompts: list[list[int]]) -> tuple[list[list[int]], int]:
-    """(tokens of each prompt, preemptions)."""
+def run(
+    model: CausalLM, mix: Mix, prompts: list[list[int]], team: Team | None = None
+) -> tuple[list[list[int]], int]:
+    """(tokens of each prompt, preemptions). A team has loaded the model on its ranks."""
     backend = ATTENTION_BACKENDS.load("torch")()
     groups = model.kv_groups
     longest = max(len(p) for p in prompts) + NEW
     per_request = -(-longest // BLOCK) * len(groups)
     blocks = per_request + 2 * len(groups) if mix.preempt else per_request * (mix.batch + 1)
-    caches = allocate_caches(
-        backend, groups, blocks, BLOCK, model.num_kv_heads, model.head_dim, torch.float32, CPU
-    )
-    runner = ModelRunner(model, caches, BLOCK, mix.batch, CONTEXT, CPU)
+    executor: ClosableExecutor
+    if team is not None:
+        runner = team.settle(Room(blocks, BLOCK, mix.batch, CONTEXT))
+        executor = GroupExecutor(runner.run, team)
+    else:
+        caches = allocate_caches(
+            backend, groups, blocks, BLOCK, model.num_kv_heads, model.head_dim, torch.float32, CPU
+        )
+        runner = ModelRunner(model, caches, BLOCK, mix.batch, CONTEXT, CPU)
+        executor = (ThreadExecutor if mix.depth > 1 else InlineExecutor)(runner.run)
     pool = BlockPool(blocks, BLOCK, mix.cache)
     limits = Limits(mix.batch, mix.chunk, CONTEXT, mix.depth)
     scheduler = Scheduler(limits, pool, groups, fcfs, ManualClock())
-    executor = (ThreadExecutor if mix.depth > 1 else InlineExecutor)(runner.run)
     seen: list[Event] = []
 
     def publish(events: list[Event], stats: EngineStats) -> None:

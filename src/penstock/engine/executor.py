@@ -63,17 +63,17 @@ LOOK_S = 0.1
 GRACE_S = 1.0
 """How long it waits for a better cause when rank 0 itself fails: it may be the last to know."""
 JOIN_S = 5.0
-STUCK_AT_START_S = 60.0
-STUCK_S = 5.0
 STUCK_FACTOR = 10.0
 
 
 class StepTimes:
-    """When a step counts as stuck: after STUCK_S and STUCK_FACTOR times what it was expected to
+    """When a step counts as stuck: after `least_s` and STUCK_FACTOR times what it was expected to
     take, which is the longest of the steps of its size (to a power of two) so far, or what the
-    nearest smaller size makes of it."""
+    nearest smaller size makes of it. The first step has `first_s`."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_s: float = 60.0, least_s: float = 5.0) -> None:
+        self._first_s = first_s
+        self._least_s = least_s
         self._longest_s: dict[int, float] = {}
 
     def add(self, tokens: int, took_s: float) -> None:
@@ -82,12 +82,12 @@ class StepTimes:
 
     def limit_s(self, tokens: int) -> float:
         if not self._longest_s:
-            return STUCK_AT_START_S
+            return self._first_s
         size = tokens.bit_length()
         smaller = [seen for seen in self._longest_s if seen <= size]
         nearest = max(smaller, default=min(self._longest_s))
         expected_s = self._longest_s[nearest] * float(1 << max(0, size - nearest))
-        return max(STUCK_S, STUCK_FACTOR * expected_s)
+        return max(self._least_s, STUCK_FACTOR * expected_s)
 
 
 class Group(Protocol):
@@ -112,11 +112,11 @@ class GroupExecutor(ThreadExecutor):
     """Rank 0's part runs in a thread here, the others in their processes. A step that fails on any
     rank leaves the ranks at odds: then `collect` raises EngineError, and the engine ends."""
 
-    def __init__(self, run: Run, group: Group) -> None:
+    def __init__(self, run: Run, group: Group, times: StepTimes | None = None) -> None:
         super().__init__(run)
         self._group = group
         self._sizes: deque[int] = deque()
-        self._times = StepTimes()
+        self._times = times or StepTimes()
 
     def submit(self, plan: StepPlan) -> None:
         self._group.send(plan)

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import FileStore, Work  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import (  # type: ignore[attr-defined]
     AllgatherOptions,
     BroadcastOptions,
-    FileStore,
     GatherOptions,
-    Work,
 )
 
 from penstock.errors import EngineError
@@ -77,7 +76,7 @@ class Distributed:
 
 
 def _connect(fd: int, rank: int, size: int, device: torch.device, timeout: timedelta) -> Any:
-    store = FileStore(f"/proc/self/fd/{fd}", size)
+    store = FileStore(f"/dev/fd/{fd}", size)
     store.set_timeout(timeout)
     if device.type == "cuda":
         from torch.distributed import ProcessGroupNCCL

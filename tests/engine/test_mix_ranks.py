@@ -1,0 +1,138 @@
+"""Must hold 1 of tensor parallelism: on 2 and 4 ranks the oracle's tokens for every family and mix,
+logits within 1e-4, and with quantized weights logits near those of one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from penstock.engine.weights import load_model
+from penstock.registry import ATTENTION_BACKENDS, FORMATS
+from tests import oracle
+from tests.dense import Sequence
+from tests.engine.test_mix import ALL, COVER, CPU, NEW, Mix, asked, run
+from tests.ranks import Team
+
+SHAPES = {f"{family}-{shape.name}": (family, shape) for family, shape in oracle.shapes()}
+ONE_EACH = ["llama-tied", "mistral-window", "qwen2-untied", "qwen3-windows", "smollm3-untied"]
+"""1 and 2 KV heads: fewer than ranks, as many, and more; biases, windows, a tied head"""
+WAYS = ("shared_memory", "distributed")
+
+
+@pytest.fixture(scope="module")
+def teams() -> Iterator[dict[int, Team]]:
+    torch.set_num_threads(1)
+    made = {size: Team(size) for size in (2, 4)}
+    yield made
+    for team in made.values():
+        team.end()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+def check(team: Team, name: str, way: str, mixes: list[Mix], folder: Path) -> None:
+    family, shape = SHAPES[name]
+    path = oracle.make_checkpoint(family, shape, shape.seed, folder)
+    model = team.load(path, way=way)
+    prompts = asked(path, shape.seed)
+    for prompt in prompts[:8]:
+        answer = oracle.answer(path, tuple(prompt), NEW)
+        logits = team.feed(prompt + answer.ids[:-1])
+        torch.testing.assert_close(logits, answer.logits, rtol=0, atol=oracle.TOLERANCE)
+    expected = [oracle.greedy(path, prompt, NEW) for prompt in prompts]
+    for mix in mixes:
+        out, preemptions = run(model, mix, prompts, team)
+        assert out == expected, mix
+        assert not mix.preempt or preemptions, f"{mix} preempted nobody"
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("name", "mix"), list(zip(ONE_EACH, COVER, strict=False)))
+def test_the_same_tokens_on_every_family(
+    teams: dict[int, Team], size: int, name: str, mix: Mix, folder: Path
+) -> None:
+    check(teams[size], name, "shared_memory", [mix], folder)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_same_tokens_over_gloo(teams: dict[int, Team], size: int, folder: Path) -> None:
+    check(teams[size], "llama-gqa", "distributed", COVER[:1], folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "way", "name"), list(product((2, 4), WAYS, SHAPES)))
+def test_the_same_tokens_for_a_cover_of_mixes_of_every_shape(
+    teams: dict[int, Team], size: int, way: str, name: str, folder: Path
+) -> None:
+    check(teams[size], name, way, COVER, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_same_tokens_for_every_mix(teams: dict[int, Team], size: int, folder: Path) -> None:
+    check(teams[size], "qwen3-windows", "shared_memory", ALL, folder)
+
+
+QUANTIZED = oracle.Shape(
+    "wide",
+    "LlamaConfig",
+    fields={
+        "hidden_size": 128,
+        "intermediate_size": 160,
+        "num_attention_heads": 4,
+        "head_dim": 32,
+        "attention_bias": True,
+    },
+)
+"""Four heads of 32, so that int4's groups of 32 can be shared by up to four ranks."""
+NOISE = 0.04
+"""Most distance of logits from those of one rank, as a part of their spread: a rank chooses the
+scales of the activations for its own inputs, and so rounds them elsewhere."""
+GAP = 0.05
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_quantized_logits_stay_near_those_of_one_rank(
+    teams: dict[int, Team], size: int, name: str, folder: Path
+) -> None:
+    path = oracle.make_checkpoint("llama", QUANTIZED, 0, folder)
+    backend = ATTENTION_BACKENDS.load("torch")()
+    alone = load_model(path, torch.float32, CPU, backend, FORMATS.load(name)())
+    ids = oracle.prompts(0, 6, 320)[5]
+    expected = Sequence(alone, backend, 16).feed(ids)
+    teams[size].load(path, name)
+    found = teams[size].feed(ids)
+    noise = (found - expected).square().mean().sqrt() / expected.std()
+    assert 0 < noise < NOISE
+
+
+@pytest.mark.parametrize(("size", "name", "mix"), [(2, "int8", COVER[0]), (4, "int4", COVER[4])])
+def test_quantized_tokens_do_not_depend_on_the_mix(
+    teams: dict[int, Team], size: int, name: str, mix: Mix, folder: Path
+) -> None:
+    """The same format at the same degree, one request at a time, is the oracle."""
+    path = oracle.make_checkpoint("llama", QUANTIZED, 0, folder)
+    team = teams[size]
+    model = team.load(path, name)
+    prompts, expected = [], []
+    for prompt in oracle.prompts(0, 20, model.vocab_size):
+        ids = list(prompt)
+        gap = float("inf")
+        for _ in range(NEW):
+            best = team.feed(ids)[-1].topk(2)
+            gap = min(gap, float(best.values[0] - best.values[1]))
+            ids.append(int(best.indices[0]))
+        if gap > GAP:
+            prompts.append(prompt)
+            expected.append(ids[len(prompt) :])
+    assert len(prompts) >= 8
+    out, _ = run(model, mix, prompts, team)
+    assert out == expected

@@ -1,0 +1,144 @@
+"""Ranks 1 .. N-1 as processes that outlive one model, so that many shapes share one start.
+
+`python -m tests.ranks FD PARENT` is one of them: it does what it is told through its pipe, with
+the loader, the collectives and the runner of the engine.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from penstock.attention.base import AttentionBackend
+from penstock.core.plan import StepPlan
+from penstock.engine.kv import allocate_caches
+from penstock.engine.runner import ModelRunner
+from penstock.engine.weights import load_model
+from penstock.engine.worker import Room
+from penstock.errors import EngineError
+from penstock.models.base import CausalLM
+from penstock.parallel.meeting import Meeting
+from penstock.parallel.ranks import RankGroup
+from penstock.registry import ATTENTION_BACKENDS, FORMATS
+from tests.dense import Sequence
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+
+
+class Rank:
+    """One rank's connections, and the model of the moment."""
+
+    def __init__(self, meeting: Meeting, rank: int, parent: int | None) -> None:
+        """parent: whose end ends this rank (None: this is rank 0, which nobody ends)."""
+        self._groups: dict[str, RankGroup] = {}
+        for way in ("shared_memory", "distributed"):
+            self._groups[way] = RankGroup(rank, meeting.size)
+            gone = lambda: parent is not None and os.getppid() != parent  # noqa: E731
+            meeting.connect(self._groups[way], CPU, way, gone)
+        meeting.close()
+        self.backend: AttentionBackend = ATTENTION_BACKENDS.load("torch")()
+
+    def load(self, path: Path, format: str, way: str) -> CausalLM:
+        self.ranks = self._groups[way]
+        linear = FORMATS.load(format)()
+        self.model = load_model(path, torch.float32, CPU, self.backend, linear, self.ranks)
+        return self.model
+
+    def feed(self, ids: list[int]) -> torch.Tensor:
+        return Sequence(self.model, self.backend, 16).feed(ids)
+
+    def settle(self, room: Room) -> ModelRunner:
+        model, sizes = self.model, (room.num_blocks, room.block_size)
+        shape = (model.num_kv_heads, model.head_dim, torch.float32, CPU)
+        caches = allocate_caches(self.backend, model.kv_groups, *sizes, *shape)
+        self.runner = ModelRunner(
+            model, caches, room.block_size, room.max_num_seqs, room.max_model_len, CPU, self.ranks
+        )
+        return self.runner
+
+    def run(self, plan: StepPlan) -> None:
+        error = self.runner.run(plan).error
+        assert error is None, error
+
+
+class Team:
+    """Rank 0 here, and its processes. A `Group` for the engine's GroupExecutor."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        meeting = Meeting.call(size)
+        self._lines: list[Connection] = []
+        self._processes = []
+        for rank in range(1, size):
+            ours, theirs = Pipe()
+            fds = (theirs.fileno(), *meeting.fds)
+            command = [sys.executable, "-m", "tests.ranks", str(fds[0]), str(os.getpid())]
+            with theirs:
+                self._processes.append(subprocess.Popen(command, pass_fds=fds, cwd=ROOT))
+            ours.send((rank, size, *meeting.fds))
+            self._lines.append(ours)
+        self._rank = Rank(meeting, 0, None)
+
+    def load(self, path: Path, format: str = "none", way: str = "shared_memory") -> CausalLM:
+        self._tell("load", path, format, way)
+        return self._rank.load(path, format, way)
+
+    def feed(self, ids: list[int]) -> torch.Tensor:
+        """Logits float32 [ids, vocab_size] of a new sequence."""
+        self._tell("feed", ids)
+        return self._rank.feed(ids)
+
+    def settle(self, room: Room) -> ModelRunner:
+        """Rank 0's runner; the others have theirs."""
+        self._tell("settle", room)
+        return self._rank.settle(room)
+
+    def send(self, plan: StepPlan) -> None:
+        self._tell("run", plan)
+
+    def check(self) -> None:
+        if any(process.poll() is not None for process in self._processes):
+            raise EngineError("A rank ended.")
+
+    def abandon(self, why: str) -> None:
+        raise EngineError(why)
+
+    def close(self) -> None:
+        """Of a GroupExecutor: the team goes on."""
+
+    def end(self) -> None:
+        for line in self._lines:
+            line.close()
+        for process in self._processes:
+            assert process.wait(10) == 0
+
+    def _tell(self, *message: Any) -> None:
+        self.check()
+        for line in self._lines:
+            line.send(message)
+
+
+def main(fd: int, parent: int) -> None:
+    torch.set_num_threads(1)
+    line = Connection(fd)
+    number, size, *fds = line.recv()
+    rank = Rank(Meeting(size, *fds), number, parent)
+    while True:
+        try:
+            name, *arguments = line.recv()
+        except EOFError:
+            sys.stderr.flush()
+            os._exit(0)
+        getattr(rank, name)(*arguments)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
