@@ -26,7 +26,7 @@ from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecut
 from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
 from penstock.engine.runner import ModelRunner
-from penstock.engine.weights import load_model, read_config
+from penstock.engine.weights import build_model, load_model, read_config
 from penstock.engine.worker import Room, Word
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError
@@ -118,6 +118,7 @@ def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine
         folder = model_folder(config)  # found once, not by every rank
         found = replace(config.model, model=str(folder), revision=None)
         config = replace(config, model=found)
+        check_split(config)
         workers = Workers(config)
     try:
         return _build(config, clock, publish, RankGroup(0, size), workers)
@@ -125,6 +126,15 @@ def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine
         if workers is not None:
             workers.close()
         raise
+
+
+def check_split(config: Config) -> None:
+    """Raise UnsupportedError when the model cannot be shared by as many ranks; at once, and not
+    by every rank."""
+    folder, ranks = model_folder(config), RankGroup(0, config.engine.tensor_parallel_size)
+    linear_format = FORMATS.load(config.model.quantization)()
+    backend, dtype = choose_backend(config, Stages()), choose_dtype(config, read_config(folder))
+    build_model(folder, dtype, torch.device("cpu"), backend, linear_format, ranks)
 
 
 def _build(

@@ -14,7 +14,7 @@ from penstock.engine.client import EngineStats, EventSink, ModelInfo
 from penstock.engine.clock import MonotonicClock
 from penstock.engine.engine import Engine, Message
 from penstock.engine.mailbox import Mailbox, Mailboxes
-from penstock.errors import EngineDeadError
+from penstock.errors import EngineDeadError, PenstockError
 
 
 class QueueInbox:
@@ -57,6 +57,8 @@ class InProcessClient:
     def _run(self, engine: Engine) -> None:
         try:
             engine.run(self._inbox)
+        except PenstockError as error:
+            self._call(self._boxes.bury, EngineDeadError(f"The engine ended: {error}"))
         except Exception as error:
             failure = EngineDeadError(f"The engine ended: {type(error).__name__}: {error}")
             self._call(self._boxes.bury, failure)

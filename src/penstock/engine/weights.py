@@ -45,17 +45,30 @@ def load_model(
     Raises CheckpointError (files missing, damaged or contradictory), UnknownArchitectureError,
     UnsupportedError; ConfigError when the memory does not hold the weights.
     """
-    plan = read_plan(read_config(path), path / "config.json")
+    model = build_model(path, dtype, device, backend, format, ranks)
+    _check_room(model, device, ranks)
     with torch.inference_mode():
-        try:
-            model = plan.build(dtype, device, backend, format, ranks)
-        except RuntimeError as error:
-            if "out of memory" in str(error) or "can't allocate memory" in str(error):
-                raise _no_room("more than there is", device) from error
-            raise
-        _check_room(model, device, ranks)
         load_weights(path, model)
     return model
+
+
+def build_model(
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    backend: AttentionBackend,
+    format: LinearFormat,
+    ranks: RankGroup,
+) -> CausalLM:
+    """The same without its weights."""
+    plan = read_plan(read_config(path), path / "config.json")
+    try:
+        with torch.inference_mode():
+            return plan.build(dtype, device, backend, format, ranks)
+    except RuntimeError as error:
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+            raise _no_room("more than there is", device) from error
+        raise
 
 
 def _check_room(model: CausalLM, device: torch.device, ranks: RankGroup) -> None:

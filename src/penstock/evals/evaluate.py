@@ -21,7 +21,7 @@ from penstock.engine.build import (
 )
 from penstock.engine.hub import model_folder, resolve_model
 from penstock.engine.weights import load_model, read_config
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, UnsupportedError
 from penstock.evals.divergence import compare
 from penstock.evals.options import EvalOptions
 from penstock.evals.reader import Reader
@@ -46,6 +46,13 @@ def evaluate(
 
     Both models are in memory at once. Raises ConfigError, CheckpointError, TokenizerError.
     """
+    if config.engine.tensor_parallel_size > 1:
+        raise UnsupportedError(
+            "penstock eval reads with one process: --tensor-parallel-size is "
+            f"{config.engine.tensor_parallel_size}.",
+            cure="Leave the flag away.",
+            param="tensor_parallel_size",
+        )
     device = choose_device(config)
     if config.engine.num_threads is not None:
         torch.set_num_threads(config.engine.num_threads)

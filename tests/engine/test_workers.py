@@ -1,0 +1,217 @@
+"""Ranks as processes: refusals before anything is served, faults that end the whole group with
+their cause, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from penstock.config import Config, EngineConfig, ModelConfig
+from penstock.core.request import FinishReason
+from penstock.engine.build import build_engine
+from penstock.engine.client import ModelInfo
+from penstock.engine.clock import MonotonicClock
+from penstock.engine.inprocess import InProcessClient
+from penstock.engine.process import ProcessClient
+from penstock.engine.workers import Workers
+from penstock.errors import (
+    CheckpointError,
+    ConfigError,
+    EngineDeadError,
+    EngineError,
+)
+from tests import oracle
+from tests.engine.test_process import read
+from tests.fakes import submission
+
+FOUND_S = 5.0
+"""how soon a fault must be found"""
+
+
+def config(folder: Path, size: int = 2, quantization: str = "none", **engine: Any) -> Config:
+    options = {"max_num_seqs": 4, "num_threads": 1, "tensor_parallel_size": size} | engine
+    model = ModelConfig(model=str(folder), quantization=quantization)
+    return Config(model, EngineConfig(**options))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """No child process and no open file more than before."""
+    me = psutil.Process()
+    files = me.num_fds()
+    yield
+    gc.collect()
+    assert me.children(recursive=True) == []
+    assert me.num_fds() <= files
+
+
+@asynccontextmanager
+async def served(
+    kind: type[ProcessClient] | type[InProcessClient], chosen: Config
+) -> AsyncIterator[tuple[ProcessClient | InProcessClient, ModelInfo]]:
+    client = kind(chosen)
+    try:
+        yield client, await client.start()
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": 3}, "4 attention heads over 2 KV heads"),
+        ({"size": 2, "quantization": "int4"}, "one scale for 32"),
+        ({"size": 2, "block_size": 3}, "--block-size 3"),
+        ({"size": 2, "kv_cache_memory_bytes": 10}, "no block"),
+    ],
+)
+def test_what_cannot_work_is_refused(tiny: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_engine(config(tiny, **options), MonotonicClock(), lambda events, stats: None)
+
+
+def test_an_error_of_a_worker_is_the_typed_error(tmp_path: Path) -> None:
+    workers = Workers(config(tmp_path / "nothing"))
+    try:
+        with pytest.raises(CheckpointError, match="nothing"):
+            workers.loaded()
+    finally:
+        workers.close()
+
+
+def test_a_worker_that_dies_at_start_is_told(tiny: Path) -> None:
+    workers = Workers(config(tiny))
+    try:
+        os.kill(workers.pids[0], signal.SIGKILL)
+        with pytest.raises(EngineError, match=r"Rank 1 ended \(signal SIGKILL\)"):
+            workers.loaded()
+    finally:
+        workers.close()
+        workers.close()
+
+
+async def follow(client: Any, began: asyncio.Event) -> str:
+    """Read a long answer; the message that it ended with."""
+    (box,) = client.submit([submission("a", [5] * 30, 400)])
+    try:
+        async for delta in box:
+            began.set()
+            if delta.finish is FinishReason.ERROR:
+                return str(delta.error["message"])
+            assert delta.finish is None
+    except EngineDeadError as error:
+        return error.message
+    raise AssertionError("the answer went on to its end")
+
+
+async def strike(client: Any, number: int, delay_s: float) -> str:
+    """Send a signal to rank 1 in the midst of an answer; the answer's last words."""
+    began = asyncio.Event()
+    reading = asyncio.create_task(follow(client, began))
+    await began.wait()
+    await asyncio.sleep(delay_s)
+    parent = psutil.Process(getattr(client, "pid", None))
+    (worker,) = (p for p in parent.children() if "penstock.engine.worker" in p.cmdline())
+    os.kill(worker.pid, number)
+    at = time.monotonic()
+    words = await reading
+    assert time.monotonic() - at < FOUND_S + 1.0
+    return words
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        (InProcessClient, "shared_memory"),
+        (ProcessClient, "shared_memory"),
+        (ProcessClient, "distributed"),
+    ],
+)
+async def test_two_ranks_give_the_oracles_tokens_until_one_is_killed(
+    kind: Any, way: str, tiny: Path
+) -> None:
+    asked = oracle.prompts(0, 6, 320)
+    expected = [oracle.greedy(tiny, prompt, 5) for prompt in asked]
+    async with served(kind, config(tiny, tensor_parallel_transport=way)) as (client, info):
+        assert any("by rank" in note for note in info.notes)
+        assert any("on each rank" in note for note in info.notes)
+        reads = [read(client, str(i), prompt, 5) for i, prompt in enumerate(asked)]
+        assert await asyncio.gather(*reads) == expected
+        words = await strike(client, signal.SIGKILL, 0.05)
+        assert "Rank 1 ended (signal SIGKILL)" in words
+        with pytest.raises(EngineDeadError):
+            client.check_health(60)
+
+
+async def test_a_stopped_rank_ends_the_group(tiny: Path) -> None:
+    async with served(ProcessClient, config(tiny)) as (client, _):
+        assert "Rank 1 hangs: no sign of life" in await strike(client, signal.SIGSTOP, 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(50))
+async def test_faults_at_random_moments(moment: int, tiny: Path) -> None:
+    draw = random.Random(moment)
+    way = draw.choice(["shared_memory", "distributed"])
+    number = draw.choice([signal.SIGKILL, signal.SIGSTOP])
+    chosen = config(tiny, tensor_parallel_transport=way)
+    async with served(ProcessClient, chosen) as (client, _):
+        assert "Rank 1" in await strike(client, number, draw.random())
+
+
+PARENT = """
+import asyncio, sys
+from penstock.config import Config, EngineConfig, ModelConfig
+from penstock.engine.process import ProcessClient
+
+async def main():
+    engine = EngineConfig(tensor_parallel_size=2, num_threads=1)
+    client = ProcessClient(Config(ModelConfig(model=sys.argv[1]), engine))
+    await client.start()
+    print(client.pid, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("victim", ["engine", "parent"])
+def test_workers_end_with_whom_they_work_for(tiny: Path, victim: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tiny)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        engine = psutil.Process(int(parent.stdout.readline()))
+        (worker,) = engine.children()
+        (engine if victim == "engine" else parent).kill()
+        worker.wait(timeout=FOUND_S)
+        engine.wait(timeout=FOUND_S)
+        parent.kill()
+
+
+def test_a_group_without_a_config_for_it_is_not_started(tiny: Path) -> None:
+    """One rank is the default: no process, no torch.distributed."""
+    engine, _ = build_engine(config(tiny, 1), MonotonicClock(), lambda events, stats: None)
+    assert psutil.Process().children() == []
+    engine.close()
+
+
+def test_sizes_below_one_are_refused(tiny: Path) -> None:
+    wrong = config(tiny)
+    wrong = replace(wrong, engine=replace(wrong.engine, tensor_parallel_size=0))
+    with pytest.raises(ConfigError, match="--tensor-parallel-size"):
+        wrong.check()
