@@ -27,8 +27,12 @@ def render(report: Report) -> Group:
 
 def _quality(report: Report) -> RenderableType:
     rows = {**report.buckets, "all": report.total}
-    columns = ("tokens seen", "scored", "KL mean", "median", "p99", "same top")
-    kl = table("KL divergence, nats", columns, [_kl(*row) for row in rows.items()])
+    columns: tuple[str, ...] = ("tokens seen", "scored", "KL mean", "median", "p99", "same top", "regret")
+    kl = table(
+        "KL divergence, nats; favourites and what they cost",
+        columns,
+        [_kl(*row) for row in rows.items()],
+    )
     columns = ("tokens seen", "perplexity", "reference", "bits/byte", "reference")
     return Group(kl, table("Perplexity", columns, [_perplexity(*row) for row in rows.items()]))
 
@@ -41,6 +45,7 @@ def _kl(name: str, part: Figures) -> list[str]:
         number(part.kl_median, 5),
         number(part.kl_p99, 5),
         number(100 * part.agreement, 2) + " %",
+        number(part.regret, 6),
     ]
 
 
