@@ -36,7 +36,14 @@ class Plain:
     name = "none"
     group_size = 1
 
-    def matrix(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> PlainMatrix:
+    def matrix(
+        self,
+        rows: int,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        outliers: bool = False,
+    ) -> PlainMatrix:
         return PlainMatrix(rows, size, dtype, device)
 
     def table(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> PlainMatrix:
