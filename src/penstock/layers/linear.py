@@ -18,12 +18,10 @@ class Linear:
     """y = x W^T + b, for one or more named parts that read the same input.
 
     The parts' rows lie one after another in `matrix` [sum of part sizes, in_size], whose storage
-<<<<<<< HEAD
-    and product are the format's. A rank may hold some rows of a part (its outputs are then its
-    own), or all rows for some of the inputs (the products are then summed over the group).
-=======
     and product are the format's. `outliers` tells the format what enters: see LinearFormat.
->>>>>>> quant
+
+    A rank may hold some rows of a part (its outputs are then its own), or all rows for some of the
+    inputs (the products are then summed over the group).
     """
 
     def __init__(
@@ -34,22 +32,15 @@ class Linear:
         dtype: torch.dtype,
         device: torch.device,
         format: LinearFormat = PLAIN,
-<<<<<<< HEAD
         ranks: RankGroup = ALONE,
+        outliers: bool = False,
     ) -> None:
         """Raises UnsupportedError where the format's scales would straddle two ranks."""
         self._inputs = entire(in_size)
         self.parts = {name: entire(size) for name, size in parts.items()}
         _check_cut(self._inputs, format, ", ".join(parts))
         out_size = sum(part.count for part in self.parts.values())
-        self.matrix = format.matrix(out_size, self._inputs.count, dtype, device)
-=======
-        outliers: bool = False,
-    ) -> None:
-        out_size = sum(parts.values())
-        self.parts = parts
-        self.matrix = format.matrix(out_size, in_size, dtype, device, outliers)
->>>>>>> quant
+        self.matrix = format.matrix(out_size, self._inputs.count, dtype, device, outliers)
         self.bias = torch.empty(out_size, dtype=dtype, device=device) if bias else None
         # Where products are summed, the bias joins one of them.
         self._added = None if self._inputs.partial and ranks.rank else self.bias

@@ -44,18 +44,12 @@ class GatedMLP:
         format: LinearFormat = PLAIN,
         ranks: RankGroup = ALONE,
     ) -> None:
-<<<<<<< HEAD
         inner = ranks.split(size, "the feed-forward layer", format.group_size)
         parts = {"gate_proj": inner, "up_proj": inner}
         self.gate_up = Linear(hidden_size, parts, bias, dtype, device, format, ranks)
-        self.down = Linear(inner, {"down_proj": hidden_size}, bias, dtype, device, format, ranks)
-=======
-        parts = {"gate_proj": size, "up_proj": size}
-        self.gate_up = Linear(hidden_size, parts, bias, dtype, device, format)
-        out = {"down_proj": hidden_size}
         # A product of two: where both are large it stands far above its neighbours.
-        self.down = Linear(size, out, bias, dtype, device, format, outliers=True)
->>>>>>> quant
+        out = {"down_proj": hidden_size}
+        self.down = Linear(inner, out, bias, dtype, device, format, ranks, outliers=True)
         self._act = ACTIVATIONS[act]
 
     def __call__(self, x: Tensor) -> Tensor:
