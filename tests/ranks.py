@@ -18,10 +18,10 @@ import torch
 
 from penstock.attention.base import AttentionBackend
 from penstock.core.plan import StepPlan
+from penstock.engine.frames import Room
 from penstock.engine.kv import allocate_caches
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model
-from penstock.engine.worker import Room
 from penstock.errors import EngineError
 from penstock.models.base import CausalLM
 from penstock.parallel.meeting import Meeting

@@ -45,6 +45,8 @@ NO_MIRROR = {
     "evals/options.py": "fields only",
     "engine/clock.py": "one call",
     "engine/engine.py": "driven by test_mix.py, and over both clients by test_process.py",
+    "engine/frames.py": "records",
+    "engine/worker.py": "started and watched in test_workers.py",
     "engine/inprocess.py": "tested with its twin in test_process.py",
     "models/base.py": "an interface",
     "quant/base.py": "an interface",
@@ -128,6 +130,7 @@ def test_tests_mirror_a_source_file() -> None:
 NO_SOURCE = {
     "cli/test_main.py": "the program as a whole",
     "engine/test_mix.py": "the same tokens for every mix of features",
+    "engine/test_mix_ranks.py": "the same for tensor parallelism",
 }
 """Test files that belong to no single source file -> what they test."""
 

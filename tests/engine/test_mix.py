@@ -19,10 +19,10 @@ from penstock.core.scheduler import Limits, Scheduler
 from penstock.engine.client import EngineStats
 from penstock.engine.engine import ClosableExecutor, Engine
 from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
+from penstock.engine.frames import Room
 from penstock.engine.kv import allocate_caches
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model
-from penstock.engine.worker import Room
 from penstock.models.base import CausalLM
 from penstock.registry import ATTENTION_BACKENDS
 from tests import oracle

@@ -23,11 +23,11 @@ from penstock.core.scheduler import Limits, Scheduler
 from penstock.engine.client import ModelInfo
 from penstock.engine.engine import ClosableExecutor, Engine, Publish
 from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
+from penstock.engine.frames import Room, Word
 from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import build_model, load_model, read_config
-from penstock.engine.worker import Room, Word
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError
 from penstock.models.base import CausalLM

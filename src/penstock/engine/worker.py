@@ -13,61 +13,14 @@ import sys
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from threading import Thread
-from typing import Any
 
-import msgspec
-
-from penstock.config import Config
 from penstock.core.plan import StepPlan
+from penstock.engine.frames import Room, Task, Word, decode, encode
 from penstock.errors import EngineError, PenstockError, from_dict
 
 BEAT_S = 0.25
-STOP = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """The first frame: what a worker is to do. The numbers are file descriptors of a Meeting."""
-
-    config: Config
-    rank: int
-    size: int
-    pulse: int
-    segment: int
-    store: int
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """The second frame, once all weights are there: what rank 0 decided."""
-
-    num_blocks: int
-    block_size: int
-    max_num_seqs: int
-    max_model_len: int
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """What a worker says: that it has loaded its weights, that it is ready, or that it failed."""
-
-    kind: str
-    weight_bytes: int = 0
-    free_bytes: int = 0
-    error: dict[str, Any] | None = None
-
-    def checked(self) -> Word:
-        """This word; raises the typed error if it is one."""
-        if self.error is not None:
-            raise from_dict(self.error)
-        return self
-
-
-encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.decode
 
 
 def main(fd: int, parent: int) -> int:

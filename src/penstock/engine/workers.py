@@ -18,7 +18,7 @@ from threading import Event, Lock, Thread
 
 from penstock.config import Config
 from penstock.core.plan import StepPlan
-from penstock.engine.worker import STOP, Room, Task, Word, decode, encode
+from penstock.engine.frames import STOP, Room, Task, Word, decode, encode
 from penstock.errors import EngineError, PenstockError, from_dict
 from penstock.parallel.meeting import Meeting
 
