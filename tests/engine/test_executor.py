@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-from threading import get_ident
+from threading import Event, get_ident
+
+import pytest
 
 from penstock.core.plan import StepPlan, StepResult
-from penstock.engine.executor import InlineExecutor, ThreadExecutor
+from penstock.engine.executor import GroupExecutor, InlineExecutor, StepTimes, ThreadExecutor
+from penstock.errors import EngineError
 
 
 def test_inline_runs_when_the_result_is_asked_for() -> None:
@@ -35,3 +38,81 @@ def test_thread_runs_in_order_beside_the_caller() -> None:
     assert [executor.collect().step for _ in range(5)] == list(range(5))
     assert get_ident() not in where
     executor.close()
+
+
+class Alone:
+    """A group without workers: notes what it is sent, breaks when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[StepPlan] = []
+        self.why = ""
+
+    def send(self, plan: StepPlan) -> None:
+        self.sent.append(plan)
+
+    def check(self) -> None:
+        if self.why:
+            raise EngineError(self.why)
+
+    def abandon(self, why: str) -> None:
+        self.why = why
+
+    def close(self) -> None:
+        self.sent.clear()
+
+
+def plan(step: int, tokens: int) -> StepPlan:
+    return StepPlan(step, slots=[0], starts=[0], counts=[tokens])
+
+
+def test_a_group_is_sent_every_plan() -> None:
+    group = Alone()
+    executor = GroupExecutor(lambda plan: StepResult(plan.step, []), group)
+    for step in range(3):
+        executor.submit(plan(step, 1))
+    assert [sent.step for sent in group.sent] == [0, 1, 2]
+    assert [executor.collect().step for _ in range(3)] == [0, 1, 2]
+    executor.close()
+    assert not group.sent
+
+
+def test_a_step_that_takes_far_too_long_breaks_the_group() -> None:
+    """A worker may hang with its heart beating: then rank 0 waits for it in a collective."""
+    over = Event()
+
+    def run(plan: StepPlan) -> StepResult:
+        if plan.step:
+            over.wait(10)
+        return StepResult(plan.step, [], device_s=0.001)
+
+    executor = GroupExecutor(run, Alone(), StepTimes(least_s=0.2))
+    executor.submit(plan(0, 1))
+    assert executor.collect().step == 0
+    executor.submit(plan(1, 2))
+    with pytest.raises(EngineError, match="A step of 2 tokens is stuck"):
+        executor.collect()
+    over.set()
+    executor.close()
+
+
+def test_a_step_that_fails_here_leaves_the_ranks_at_odds() -> None:
+    def run(plan: StepPlan) -> StepResult:
+        return StepResult(plan.step, [], error=EngineError("no memory").to_dict())
+
+    executor = GroupExecutor(run, Alone())
+    executor.submit(plan(0, 1))
+    with pytest.raises(EngineError, match=r"Rank 0 failed \(no memory\)"):
+        executor.collect()
+    executor.close()
+
+
+def test_a_step_may_take_ten_times_what_its_size_took() -> None:
+    times = StepTimes(first_s=60, least_s=5)
+    assert times.limit_s(1) == 60
+    times.add(1, 0.1)
+    assert times.limit_s(1) == 5
+    assert times.limit_s(64) == 10 * 64 * 0.1
+    times.add(64, 0.8)
+    times.add(100, 0.7)
+    assert times.limit_s(127) == 10 * 0.8
+    assert times.limit_s(128) == 10 * 1.6
