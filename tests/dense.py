@@ -11,6 +11,7 @@ from torch import Tensor
 from penstock.attention.base import AttentionBackend, AttnBatch, GroupTables
 from penstock.engine.weights import load_model
 from penstock.models.base import CausalLM
+from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.registry import ATTENTION_BACKENDS
 from tests import oracle
 
@@ -26,8 +27,9 @@ class Sequence:
         backend: AttentionBackend,
         block_size: int,
         dtype: torch.dtype = torch.float32,
+        ranks: RankGroup = ALONE,
     ) -> None:
-        self._model, self._size = model, block_size
+        self._model, self._size, self._ranks = model, block_size, ranks
         limit = 256 // block_size
         self._caches = [
             backend.allocate(limit, block_size, model.num_kv_heads, model.head_dim, dtype, CPU)
@@ -38,7 +40,8 @@ class Sequence:
         self._length = 0
 
     def feed(self, tokens: list[int]) -> Tensor:
-        """Compute the next tokens. Returns their logits [tokens, vocab_size]."""
+        """Compute the next tokens. Returns their logits [tokens, vocab_size], or
+        on an early stage what it passes on."""
         positions = torch.arange(self._length, self._length + len(tokens))
         self._length += len(tokens)
         size = self._size
@@ -54,8 +57,15 @@ class Sequence:
             seq_lens_host=[self._length],
         )
         with torch.inference_mode():
-            hidden = self._model.forward(torch.tensor(tokens), positions, self._caches, batch)
-            return self._model.logits(hidden)
+            x = torch.tensor(tokens)
+            if not self._ranks.stage.first:
+                x = torch.empty(len(tokens), self._model.hidden_size)
+                self._ranks.receive(x)
+            hidden = self._model.forward(x, positions, self._caches, batch)
+            if self._ranks.stage.last:
+                return self._model.logits(hidden)
+            self._ranks.send(hidden)
+            return hidden
 
 
 def generate(

@@ -24,7 +24,7 @@ from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model
 from penstock.errors import EngineError
 from penstock.models.base import CausalLM
-from penstock.parallel.meeting import Meeting
+from penstock.parallel.meeting import Seat, World
 from penstock.parallel.ranks import RankGroup
 from penstock.registry import ATTENTION_BACKENDS, FORMATS
 from tests.dense import Sequence
@@ -36,14 +36,15 @@ CPU = torch.device("cpu")
 class Rank:
     """One rank's connections, and the model of the moment."""
 
-    def __init__(self, meeting: Meeting, rank: int, parent: int | None) -> None:
-        """parent: whose end ends this rank (None: this is rank 0, which nobody ends)."""
+    def __init__(self, seat: Seat, parent: int | None) -> None:
+        """parent: whose end ends this rank (None: this is the leader, which nobody ends)."""
         self._groups: dict[str, RankGroup] = {}
         for way in ("shared_memory", "distributed"):
-            self._groups[way] = RankGroup(rank, meeting.size)
+            self._groups[way] = seat.ranks()
             gone = lambda: parent is not None and os.getppid() != parent  # noqa: E731
-            meeting.connect(self._groups[way], CPU, way, gone)
-        meeting.close()
+            seat.connect(self._groups[way], CPU, way, gone)
+        if parent is not None:
+            seat.close()
         self.backend: AttentionBackend = ATTENTION_BACKENDS.load("torch")()
 
     def load(self, path: Path, format: str, way: str) -> CausalLM:
@@ -53,7 +54,8 @@ class Rank:
         return self.model
 
     def feed(self, ids: list[int]) -> torch.Tensor:
-        return Sequence(self.model, self.backend, 16).feed(ids)
+        """On the leader logits."""
+        return Sequence(self.model, self.backend, 16, ranks=self.ranks).feed(ids)
 
     def settle(self, room: Room) -> ModelRunner:
         model, sizes = self.model, (room.num_blocks, room.block_size)
@@ -70,22 +72,24 @@ class Rank:
 
 
 class Team:
-    """Rank 0 here, and its processes. A `Group` for the engine's GroupExecutor."""
+    """The leader here, and its processes. A `Group` for the engine's GroupExecutor."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        meeting = Meeting.call(size)
+    def __init__(self, size: int, stages: int = 1) -> None:
+        self.stages = stages
+        world = World(size, stages)
         self._lines: list[Connection] = []
         self._processes = []
-        for rank in range(1, size):
+        for number in range(1, world.processes):
             ours, theirs = Pipe()
-            fds = (theirs.fileno(), *meeting.fds)
+            seat = world.seat(number)
+            fds = (theirs.fileno(), *seat.fds)
             command = [sys.executable, "-m", "tests.ranks", str(fds[0]), str(os.getpid())]
             with theirs:
                 self._processes.append(subprocess.Popen(command, pass_fds=fds, cwd=ROOT))
-            ours.send((rank, size, *meeting.fds))
+            ours.send(seat)
             self._lines.append(ours)
-        self._rank = Rank(meeting, 0, None)
+        self._rank = Rank(world.seat(0), None)
+        world.close()
 
     def load(self, path: Path, format: str = "none", way: str = "shared_memory") -> CausalLM:
         self._tell("load", path, format, way)
@@ -97,7 +101,7 @@ class Team:
         return self._rank.feed(ids)
 
     def settle(self, room: Room) -> ModelRunner:
-        """Rank 0's runner; the others have theirs."""
+        """The leader's runner; the others have theirs."""
         self._tell("settle", room)
         return self._rank.settle(room)
 
@@ -129,8 +133,7 @@ class Team:
 def main(fd: int, parent: int) -> None:
     torch.set_num_threads(1)
     line = Connection(fd)
-    number, size, *fds = line.recv()
-    rank = Rank(Meeting(size, *fds), number, parent)
+    rank = Rank(line.recv(), parent)
     while True:
         try:
             name, *arguments = line.recv()

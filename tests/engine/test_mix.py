@@ -71,7 +71,8 @@ def run(
         runner = ModelRunner(model, caches, BLOCK, mix.batch, CONTEXT, CPU)
         executor = (ThreadExecutor if mix.depth > 1 else InlineExecutor)(runner.run)
     pool = BlockPool(blocks, BLOCK, mix.cache)
-    limits = Limits(mix.batch, mix.chunk, CONTEXT, mix.depth)
+    stages = 1 if team is None else team.stages
+    limits = Limits(mix.batch, mix.chunk, CONTEXT, mix.depth + stages - 1, stages)
     scheduler = Scheduler(limits, pool, groups, fcfs, ManualClock())
     seen: list[Event] = []
 

@@ -1,5 +1,6 @@
-"""Must hold 1 of tensor parallelism: on 2 and 4 ranks the oracle's tokens for every family and mix,
-logits within 1e-4, and with quantized weights logits near those of one rank."""
+"""Must hold 1 of tensor and pipeline parallelism: on 2 and 4 ranks, 2 stages, and both, the
+oracle's tokens for every family and mix, logits within 1e-4, and with quantized weights logits near
+those of one rank."""
 
 from __future__ import annotations
 
@@ -21,12 +22,13 @@ SHAPES = {f"{family}-{shape.name}": (family, shape) for family, shape in oracle.
 ONE_EACH = ["llama-tied", "mistral-window", "qwen2-untied", "qwen3-windows", "smollm3-untied"]
 """1 and 2 KV heads: fewer than ranks, as many, and more; biases, windows, a tied head"""
 WAYS = ("shared_memory", "distributed")
+TEAMS = {"tp2": (2, 1), "tp4": (4, 1), "pp2": (1, 2), "tp2-pp2": (2, 2)}
 
 
 @pytest.fixture(scope="module")
-def teams() -> Iterator[dict[int, Team]]:
+def teams() -> Iterator[dict[str, Team]]:
     torch.set_num_threads(1)
-    made = {size: Team(size) for size in (2, 4)}
+    made = {name: Team(*degrees) for name, degrees in TEAMS.items()}
     yield made
     for team in made.values():
         team.end()
@@ -53,30 +55,30 @@ def check(team: Team, name: str, way: str, mixes: list[Mix], folder: Path) -> No
         assert not mix.preempt or preemptions, f"{mix} preempted nobody"
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", TEAMS)
 @pytest.mark.parametrize(("name", "mix"), list(zip(ONE_EACH, COVER, strict=False)))
 def test_the_same_tokens_on_every_family(
-    teams: dict[int, Team], size: int, name: str, mix: Mix, folder: Path
+    teams: dict[str, Team], size: str, name: str, mix: Mix, folder: Path
 ) -> None:
     check(teams[size], name, "shared_memory", [mix], folder)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_the_same_tokens_over_gloo(teams: dict[int, Team], size: int, folder: Path) -> None:
+@pytest.mark.parametrize("size", ["tp4", "tp2-pp2"])
+def test_the_same_tokens_over_gloo(teams: dict[str, Team], size: str, folder: Path) -> None:
     check(teams[size], "llama-gqa", "distributed", COVER[:1], folder)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "way", "name"), list(product((2, 4), WAYS, SHAPES)))
+@pytest.mark.parametrize(("size", "way", "name"), list(product(TEAMS, WAYS, SHAPES)))
 def test_the_same_tokens_for_a_cover_of_mixes_of_every_shape(
-    teams: dict[int, Team], size: int, way: str, name: str, folder: Path
+    teams: dict[str, Team], size: str, way: str, name: str, folder: Path
 ) -> None:
     check(teams[size], name, way, COVER, folder)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 4])
-def test_the_same_tokens_for_every_mix(teams: dict[int, Team], size: int, folder: Path) -> None:
+@pytest.mark.parametrize("size", TEAMS)
+def test_the_same_tokens_for_every_mix(teams: dict[str, Team], size: str, folder: Path) -> None:
     check(teams[size], "qwen3-windows", "shared_memory", ALL, folder)
 
 
@@ -100,10 +102,10 @@ WORSE = 1.15
 GAP = 0.05
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", ["tp2", "tp4"])
 @pytest.mark.parametrize("name", ["int8", "int4"])
 def test_quantized_logits_stay_near_those_of_one_rank(
-    teams: dict[int, Team], size: int, name: str, folder: Path
+    teams: dict[str, Team], size: str, name: str, folder: Path
 ) -> None:
     path = oracle.make_checkpoint("llama", QUANTIZED, 0, folder)
     backend = ATTENTION_BACKENDS.load("torch")()
@@ -124,9 +126,11 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a - b).square().mean().sqrt()
 
 
-@pytest.mark.parametrize(("size", "name", "mix"), [(2, "int8", COVER[0]), (4, "int4", COVER[4])])
+@pytest.mark.parametrize(
+    ("size", "name", "mix"), [("tp2-pp2", "int8", COVER[0]), ("tp4", "int4", COVER[4])]
+)
 def test_quantized_tokens_do_not_depend_on_the_mix(
-    teams: dict[int, Team], size: int, name: str, mix: Mix, folder: Path
+    teams: dict[str, Team], size: str, name: str, mix: Mix, folder: Path
 ) -> None:
     """The same format at the same degree, one request at a time, is the oracle."""
     path = oracle.make_checkpoint("llama", QUANTIZED, 0, folder)

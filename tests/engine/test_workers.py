@@ -75,6 +75,7 @@ async def served(
     [
         ({"size": 3}, "4 attention heads over 2 KV heads"),
         ({"size": 2, "quantization": "int4"}, "one scale for 32"),
+        ({"size": 1, "pipeline_parallel_size": 3}, "has 2 layers"),
         ({"size": 2, "block_size": 3}, "--block-size 3"),
         ({"size": 2, "kv_cache_memory_bytes": 10}, "no block"),
     ],
@@ -134,19 +135,20 @@ async def strike(client: Any, number: int, delay_s: float) -> str:
 
 
 @pytest.mark.parametrize(
-    ("kind", "way"),
+    ("kind", "size", "stages", "way"),
     [
-        (InProcessClient, "shared_memory"),
-        (ProcessClient, "shared_memory"),
-        (ProcessClient, "distributed"),
+        (InProcessClient, 2, 1, "shared_memory"),
+        (ProcessClient, 1, 2, "shared_memory"),
+        (ProcessClient, 2, 1, "distributed"),
     ],
 )
 async def test_two_ranks_give_the_oracles_tokens_until_one_is_killed(
-    kind: Any, way: str, tiny: Path
+    kind: Any, size: int, stages: int, way: str, tiny: Path
 ) -> None:
     asked = oracle.prompts(0, 6, 320)
     expected = [oracle.greedy(tiny, prompt, 5) for prompt in asked]
-    async with served(kind, config(tiny, tensor_parallel_transport=way)) as (client, info):
+    chosen = config(tiny, size, pipeline_parallel_size=stages, parallel_transport=way)
+    async with served(kind, chosen) as (client, info):
         assert any("by rank" in note for note in info.notes)
         assert any("on each rank" in note for note in info.notes)
         reads = [read(client, str(i), prompt, 5) for i, prompt in enumerate(asked)]
@@ -168,7 +170,7 @@ async def test_faults_at_random_moments(moment: int, tiny: Path) -> None:
     draw = random.Random(moment)
     way = draw.choice(["shared_memory", "distributed"])
     number = draw.choice([signal.SIGKILL, signal.SIGSTOP])
-    chosen = config(tiny, tensor_parallel_transport=way)
+    chosen = config(tiny, parallel_transport=way)
     async with served(ProcessClient, chosen) as (client, _):
         assert "Rank 1" in await strike(client, number, draw.random())
 

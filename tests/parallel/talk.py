@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -22,12 +23,13 @@ def talk(size: int, way: str, act: Callable[[RankGroup], T]) -> list[T]:
 
     def rank(number: int) -> T:
         ranks = RankGroup(number, size)
-        meeting.connect(ranks, CPU, way, lambda: False)
+        ranks.transport = meeting.connect(number, CPU, way, lambda: False)
         return act(ranks)
 
     with ThreadPoolExecutor(size) as pool:
         found = list(pool.map(rank, range(size)))
-    meeting.close()
+    for fd in meeting.fds:
+        os.close(fd)
     return found
 
 

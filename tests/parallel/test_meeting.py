@@ -6,18 +6,37 @@ import pytest
 import torch
 
 from penstock.errors import UnsupportedError
-from penstock.parallel.meeting import Meeting
-from penstock.parallel.ranks import RankGroup
+from penstock.parallel.meeting import Meeting, World
+from penstock.parallel.stages import Stage
+
+
+def test_seats_are_taken_from_the_last_stage_on() -> None:
+    world = World(size=2, stages=3)
+    seats = [world.seat(number) for number in range(world.processes)]
+    ranks = [seat.ranks() for seat in seats]
+    assert [r.number for r in ranks] == list(range(6))
+    assert [(r.stage.index, r.rank) for r in ranks] == [
+        (2, 0), (2, 1), (1, 0), (1, 1), (0, 0), (0, 1),
+    ]  # fmt: skip
+    assert [r.leads for r in ranks] == [True] + [False] * 5
+    assert ranks[4].stage == Stage(0, 3)
+    assert seats[4].sink == seats[2].source
+    assert seats[2].sink == seats[0].source
+    assert seats[0].sink is None
+    assert seats[5].source is None
+    assert seats[0].group == seats[1].group != seats[2].group
+    world.close()
 
 
 def test_its_files_are_closed_once() -> None:
-    meeting = Meeting.call(2)
-    pulses = meeting.pulses()
-    meeting.close()
-    meeting.close()
+    world = World(2, 2)
+    seat = world.seat(0)
+    pulses = seat.pulses()
+    world.close()
+    world.close()
     pulses[2] = 5  # what is mapped stays
     assert pulses[2] == 5
-    for fd in meeting.fds:
+    for fd in seat.fds:
         with pytest.raises(OSError):
             os.fstat(fd)
 
@@ -25,5 +44,6 @@ def test_its_files_are_closed_once() -> None:
 def test_shared_memory_is_for_the_cpu() -> None:
     meeting = Meeting.call(2)
     with pytest.raises(UnsupportedError, match="--device cpu"):
-        meeting.connect(RankGroup(0, 2), torch.device("cuda"), "shared_memory", lambda: False)
-    meeting.close()
+        meeting.connect(0, torch.device("cuda"), "shared_memory", lambda: False)
+    for fd in meeting.fds:
+        os.close(fd)

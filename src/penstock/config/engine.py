@@ -45,8 +45,7 @@ class EngineConfig:
     )
     kv_cache_memory_bytes: int | None = option(
         None,
-        "Memory for the KV cache, of each tensor parallel process; takes suffixes such as 512MiB"
-        " or 4GB",
+        "Memory for the KV cache, of each parallel process; takes suffixes such as 512MiB or 4GB",
         unit="bytes",
         automatic="a safe part of the free memory",
     )
@@ -61,9 +60,15 @@ class EngineConfig:
         " of the KV cache, and computes a part of each step",
         unit="processes",
     )
-    tensor_parallel_transport: str = option(
+    pipeline_parallel_size: int = option(
+        1,
+        "Stages that the layers of the model are divided into, each with its own processes and its"
+        " own part of the KV cache; steps follow each other through them",
+        unit="stages",
+    )
+    parallel_transport: str = option(
         "auto",
-        "How these processes exchange tensors: `shared_memory` (x86 CPUs) or `distributed`"
+        "How parallel processes exchange tensors: `shared_memory` (x86 CPUs) or `distributed`"
         " (torch.distributed: gloo on a CPU, NCCL on GPUs); `auto` takes the fastest",
         choices=("auto", "shared_memory", "distributed"),
     )
@@ -72,7 +77,12 @@ class EngineConfig:
     )
     num_threads: int | None = option(
         None,
-        "Threads of the arithmetic on a CPU, of each tensor parallel process",
+        "Threads of the arithmetic on a CPU, of each parallel process",
         unit="threads",
         automatic="one for each physical core, shared among the processes",
     )
+
+    @property
+    def processes(self) -> int:
+        """Ranks of all stages."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size

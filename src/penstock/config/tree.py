@@ -79,6 +79,7 @@ def _check_engine(engine: EngineConfig) -> None:
     _at_least(engine, "kv_cache_memory_bytes", 1)
     _at_least(engine, "num_threads", 1)
     _at_least(engine, "tensor_parallel_size", 1)
+    _at_least(engine, "pipeline_parallel_size", 1)
     depth = engine.scheduler_depth
     _require(depth in (1, 2), "scheduler_depth", depth, "only 1 and 2 exist", "Use 1 or 2.")
     budget = engine.max_num_batched_tokens

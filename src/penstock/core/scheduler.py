@@ -56,6 +56,10 @@ class Limits:
     max_num_batched_tokens: int
     max_model_len: int
     depth: int = 1
+    stages: int = 1
+    """of the executor's pipeline. With several, the first stage has no way to know a token that
+    the last one samples: a request then has at most one output that is not applied, and what
+    decodes is spread over `depth` plans, so that every stage has one to work on."""
 
 
 @dataclass(slots=True)
@@ -294,7 +298,7 @@ class Scheduler:
 
     def _schedule_decodes(self, plan: StepPlan, members: list[Request]) -> None:
         slots, starts, tokens = plan.slots, plan.starts, plan.tokens
-        for request in self._decoding[: self.limits.max_num_batched_tokens]:
+        for request in self._next_decodes():
             start = request.computed
             known = request.tokens
             pending = request.pending
@@ -311,6 +315,13 @@ class Scheduler:
             members.append(request)
         plan.counts = [1] * len(members)
         plan.samples = [True] * len(members)
+
+    def _next_decodes(self) -> list[Request]:
+        limits, decoding = self.limits, self._decoding
+        if limits.stages == 1:
+            return decoding[: limits.max_num_batched_tokens]
+        share = min(-(-len(decoding) // limits.depth), limits.max_num_batched_tokens)
+        return [request for request in decoding if not request.pending][:share]
 
     def _schedule_chunk(
         self, request: Request, budget: int, plan: StepPlan, members: list[Request]

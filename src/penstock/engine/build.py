@@ -31,7 +31,8 @@ from penstock.engine.weights import build_model, load_model, read_config
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError
 from penstock.models.base import CausalLM
-from penstock.parallel.ranks import RankGroup
+from penstock.parallel.ranks import ALONE, RankGroup
+from penstock.parallel.stages import Stage
 from penstock.quant.base import LinearFormat
 from penstock.registry import ATTENTION_BACKENDS, FORMATS
 
@@ -71,6 +72,13 @@ class Part:
     def weight_bytes(self) -> int:
         return sum(target.into.nbytes for target in self.model.targets().values())
 
+    def word(self) -> Word:
+        """What the leader wants to know of a rank."""
+        model = self.model
+        shape = (model.num_kv_heads, model.head_dim, self.dtype)
+        token_bytes = block_bytes(model.kv_groups, 1, *shape)
+        return Word("loaded", self.weight_bytes, token_bytes, available_bytes(self.device))
+
     def runner(self, room: Room, ranks: RankGroup) -> ModelRunner:
         """With its KV cache."""
         model = self.model
@@ -98,7 +106,7 @@ class Part:
 def load_part(config: Config, ranks: RankGroup, stages: Stages | None = None) -> Part:
     """A rank's model with its weights. Raises ConfigError, CheckpointError, …"""
     stages = stages or Stages()
-    device = choose_device(config, ranks.rank)
+    device = choose_device(config, ranks.number)
     set_threads(config)
     with stages.time("find checkpoint"):
         folder = model_folder(config)
@@ -112,16 +120,16 @@ def load_part(config: Config, ranks: RankGroup, stages: Stages | None = None) ->
 
 def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:
     """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …"""
-    size = config.engine.tensor_parallel_size
-    workers = None
-    if size > 1:
+    workers, ranks = None, ALONE
+    if config.engine.processes > 1:
         folder = model_folder(config)  # found once, not by every rank
         found = replace(config.model, model=str(folder), revision=None)
         config = replace(config, model=found)
         check_split(config)
         workers = Workers(config)
+        ranks = workers.seat.ranks()
     try:
-        return _build(config, clock, publish, RankGroup(0, size), workers)
+        return _build(config, clock, publish, ranks, workers)
     except BaseException:
         if workers is not None:
             workers.close()
@@ -129,9 +137,11 @@ def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine
 
 
 def check_split(config: Config) -> None:
-    """Raise UnsupportedError when the model cannot be shared by as many ranks; at once, and not
-    by every rank."""
-    folder, ranks = model_folder(config), RankGroup(0, config.engine.tensor_parallel_size)
+    """Raise UnsupportedError when the model cannot be shared by as many ranks and stages; at once,
+    and not by every one of them."""
+    engine, folder = config.engine, model_folder(config)
+    stage = Stage(0, engine.pipeline_parallel_size)
+    ranks = RankGroup(0, engine.tensor_parallel_size, stage)
     linear_format = FORMATS.load(config.model.quantization)()
     backend, dtype = choose_backend(config, Stages()), choose_dtype(config, read_config(folder))
     build_model(folder, dtype, torch.device("cpu"), backend, linear_format, ranks)
@@ -143,17 +153,17 @@ def _build(
     stages = Stages()
     part = load_part(config, ranks, stages)
     model = part.model
-    others: list[Word] = []
+    words = [part.word()]
     if workers is not None:
         with stages.time("wait for other ranks"):
-            others = workers.loaded()
+            words += workers.loaded()
     with stages.time("allocate cache"):
-        stages.notes.append(_weights_note(part, others))
-        room = _fit(config, part, others, stages)
+        stages.notes.append(_weights_note(part, words))
+        room = _fit(config, part, words, stages)
         if workers is not None:
             workers.settle(room)
-            way = config.engine.tensor_parallel_transport
-            workers.meeting.connect(ranks, part.device, way, workers.broken)
+            way = config.engine.parallel_transport
+            workers.seat.connect(ranks, part.device, way, workers.broken)
         runner = part.runner(room, ranks)
     limits = _limits(config, room.max_model_len, part.device)
     executor: ClosableExecutor
@@ -165,7 +175,7 @@ def _build(
     else:
         executor = InlineExecutor(runner.run)
     with stages.time("warm up"):
-        warm_up(executor, runner.num_groups, room.block_size)
+        warm_up(executor, runner.num_groups, room.block_size, limits.stages == 1)
     scheduler = Scheduler(
         limits,
         BlockPool(room.num_blocks, room.block_size, config.engine.enable_prefix_caching),
@@ -196,22 +206,22 @@ def _info(part: Part, room: Room, limits: Limits, stages: Stages) -> ModelInfo:
 
 def set_threads(config: Config) -> None:
     """Of torch in this process: what the config says, or a share of the processor's cores."""
-    threads, size = config.engine.num_threads, config.engine.tensor_parallel_size
-    if threads is None and size > 1:
-        threads = max(1, torch.get_num_threads() // size)
+    threads, processes = config.engine.num_threads, config.engine.processes
+    if threads is None and processes > 1:
+        threads = max(1, torch.get_num_threads() // processes)
     if threads is not None:
         torch.set_num_threads(threads)
 
 
-def choose_device(config: Config, rank: int = 0) -> torch.device:
-    """The config's device; `auto` is a GPU where there is one. Rank r has the r-th GPU from the
-    first one on. Raises ConfigError."""
+def choose_device(config: Config, number: int = 0) -> torch.device:
+    """The config's device; `auto` is a GPU where there is one. Process n has the n-th GPU from
+    the first one on. Raises ConfigError."""
     name = config.engine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if rank and name.startswith("cuda"):
+    if number and name.startswith("cuda"):
         first = name.partition(":")[2] or "0"
-        name = f"cuda:{int(first) + rank}" if first.isdecimal() else name
+        name = f"cuda:{int(first) + number}" if first.isdecimal() else name
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -252,10 +262,9 @@ def choose_backend(config: Config, stages: Stages) -> AttentionBackend:
     return backend
 
 
-def _weights_note(part: Part, others: list[Word]) -> str:
-    stored = [part.weight_bytes, *(word.weight_bytes for word in others)]
-    note = " + ".join(f"{count / 2**20:.1f}" for count in stored)
-    note = f"weights of {note} MiB" + (", by rank" if others else "")
+def _weights_note(part: Part, words: list[Word]) -> str:
+    note = " + ".join(f"{word.weight_bytes / 2**20:.1f}" for word in words)
+    note = f"weights of {note} MiB" + (", by rank" if len(words) > 1 else "")
     if part.linear_format.name == "none":
         return note
     return f"{note}, quantized at load to {part.linear_format.name}, computed by torch operators"
@@ -266,10 +275,12 @@ def _limits(config: Config, max_model_len: int, device: torch.device) -> Limits:
     budget = engine.max_num_batched_tokens
     if budget is None:
         budget = max(CPU_BUDGET if device.type == "cpu" else GPU_BUDGET, engine.max_num_seqs)
-    return Limits(engine.max_num_seqs, budget, max_model_len, engine.scheduler_depth)
+    stages = engine.pipeline_parallel_size
+    depth = engine.scheduler_depth + stages - 1
+    return Limits(engine.max_num_seqs, budget, max_model_len, depth, stages)
 
 
-def _fit(config: Config, part: Part, others: list[Word], stages: Stages) -> Room:
+def _fit(config: Config, part: Part, words: list[Word], stages: Stages) -> Room:
     """Block size, number of blocks and context. Raises ConfigError when they contradict."""
     model, sizes = part.model, part.backend.block_sizes
     size = config.engine.block_size or sizes[0]
@@ -289,13 +300,13 @@ def _fit(config: Config, part: Part, others: list[Word], stages: Stages) -> Room
             param="max_model_len",
         )
     groups = model.kv_groups
-    each = block_bytes(groups, size, model.num_kv_heads, model.head_dim, part.dtype)
+    each = size * max(word.token_bytes for word in words)
     per_request = -(-context // size) * len(groups)
     most = per_request * config.engine.max_num_seqs
     blocks, why = choose_num_blocks(
-        config.engine.kv_cache_memory_bytes, each, most, part.device, _free_bytes(part, others)
+        config.engine.kv_cache_memory_bytes, each, most, part.device, _free_bytes(part, words)
     )
-    by = " on each rank" if others else ""
+    by = " on each rank" if len(words) > 1 else ""
     note = f"KV cache of {blocks} blocks ({blocks * each / 2**20:.1f} MiB{by}): {why}"
     stages.notes.append(note)
     room = blocks // len(groups) * size
@@ -311,15 +322,16 @@ def _fit(config: Config, part: Part, others: list[Word], stages: Stages) -> Room
     return Room(blocks, size, config.engine.max_num_seqs, context)
 
 
-def _free_bytes(part: Part, others: list[Word]) -> int:
+def _free_bytes(part: Part, words: list[Word]) -> int:
     """What each rank may take: ranks on a CPU share its memory."""
-    least = min([available_bytes(part.device), *(word.free_bytes for word in others)])
-    return least // (1 + len(others)) if part.device.type == "cpu" else least
+    least = min([available_bytes(part.device), *(word.free_bytes for word in words[1:])])
+    return least // len(words) if part.device.type == "cpu" else least
 
 
-def warm_up(executor: Executor, num_groups: int, block_size: int) -> None:
+def warm_up(executor: Executor, num_groups: int, block_size: int, overlap: bool) -> None:
     """One small prefill and one decode in slot 0, so that the first request finds libraries
-    loaded. Block 0 is overwritten by whoever gets it first. Raises EngineError."""
+    loaded. Block 0 is overwritten by whoever gets it first. overlap: also the way of an id that
+    the host does not know. Raises EngineError."""
     sampling = Sampling(temperature=1.0, max_tokens=2)
     plan = StepPlan(
         step=0,
@@ -333,7 +345,7 @@ def warm_up(executor: Executor, num_groups: int, block_size: int) -> None:
     )
     runs = [plan]
     if block_size > 2:
-        runs.append(StepPlan(1, [], [0], [2], [1], [UNKNOWN], [True]))
+        runs.append(StepPlan(1, [], [0], [2], [1], [UNKNOWN if overlap else 0], [True]))
     for item in runs:
         executor.submit(item)
         error = executor.collect().error

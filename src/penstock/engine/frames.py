@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.config import Config
 from penstock.errors import from_dict
+from penstock.parallel.meeting import Seat
 
 STOP = b""
 encode = msgspec.msgpack.Encoder().encode
@@ -20,14 +21,10 @@ decode = msgspec.msgpack.decode
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The first frame: what a worker is to do. The numbers are file descriptors of a Meeting."""
+    """The first frame: what a worker is to do."""
 
     config: Config
-    rank: int
-    size: int
-    pulse: int
-    segment: int
-    store: int
+    seat: Seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +43,8 @@ class Word:
 
     kind: str
     weight_bytes: int = 0
+    token_bytes: int = 0
+    """of the KV of one token"""
     free_bytes: int = 0
     error: dict[str, Any] | None = None
 

@@ -29,8 +29,9 @@ Ints = NDArray[np.int64]
 class ModelRunner:
     """Runs plans in the order given. Not thread-safe: one thread at a time.
 
-    All ranks of a group run the same plans. Rank 0 samples and tells the others the ids, which
-    need them for the next plan; only its results count.
+    All ranks of a group run the same plans. The leader samples and tells the others the ids, which
+    need them for the next plan; only its results count. With several stages a plan has known ids
+    only (see Limits), and each stage passes its hidden states on.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class ModelRunner:
         self._block_size = block_size
         self._device = device
         self._ranks = ranks
-        self._sampler = Sampler(model.vocab_size, max_num_seqs, device) if ranks.rank == 0 else None
+        self._sampler = Sampler(model.vocab_size, max_num_seqs, device) if ranks.leads else None
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
         self._num_prompt = np.zeros(max_num_seqs, np.int64)
@@ -79,8 +80,12 @@ class ModelRunner:
         counts = np.array(plan.counts, np.int64)
         ids, positions, owners = self._inputs(plan, slots, starts, counts)
         batch = self._batch(slots, starts, counts, positions, owners)
-        hidden = self._model.forward(ids, self._to_device(positions), self._caches, batch)
+        entering = ids if self._ranks.stage.first else self._received(len(ids))
+        hidden = self._model.forward(entering, self._to_device(positions), self._caches, batch)
         result = StepResult(plan.step, [])
+        if not self._ranks.stage.last:
+            self._ranks.send(hidden)
+            return result
         self._score_prompts(plan, hidden, result)
         wanted = np.flatnonzero(plan.samples)
         if len(wanted):
@@ -88,6 +93,13 @@ class ModelRunner:
             rows = hidden if len(last) == len(hidden) else hidden[self._to_device(last)]
             self._sample(rows, slots[wanted], (starts + counts)[wanted], result)
         return result
+
+    def _received(self, tokens: int) -> Tensor:
+        """Hidden states of the stage before."""
+        model = self._model
+        hidden = torch.empty(tokens, model.hidden_size, dtype=model.dtype, device=self._device)
+        self._ranks.receive(hidden)
+        return hidden
 
     def _take_in(self, plan: StepPlan) -> None:
         for entry in plan.entries:

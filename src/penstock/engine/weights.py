@@ -75,7 +75,7 @@ def _check_room(model: CausalLM, device: torch.device, ranks: RankGroup) -> None
     """On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
     than to be killed in the midst of it. Rank 0, the first to come here, asks for all."""
     needed = sum(target.into.nbytes for target in model.targets().values())
-    needed *= ranks.size if ranks.rank == 0 else 1
+    needed *= ranks.size * ranks.stage.count if ranks.leads else 1
     if device.type == "cpu" and needed > available_bytes(device):
         raise _no_room(f"{needed / 2**30:.1f} GiB", device)
 

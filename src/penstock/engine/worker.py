@@ -1,8 +1,8 @@
-"""A rank other than 0, in a process of its own.
+"""A rank that does not lead, in a process of its own.
 
 Started as `python -m penstock.engine.worker FD PARENT`, where FD is one end of a pipe. It loads
-its part of the model, then runs every plan that rank 0 runs. It ends when it is told to, when the
-pipe ends, or when its parent is gone.
+its part of the model, then runs every plan that the leader runs. It ends when it is told to, when
+the pipe ends, or when its parent is gone.
 """
 
 from __future__ import annotations
@@ -46,31 +46,26 @@ def _fail(line: Connection, error: PenstockError) -> None:
 
 
 def serve(line: Connection, task: Task, parent: int) -> None:
-    from penstock.parallel.meeting import Meeting  # torch comes with it
-
-    meeting = Meeting(task.size, task.pulse, task.segment, task.store)
-    pulses = meeting.pulses()
+    seat = task.seat
+    ranks, pulses = seat.ranks(), seat.pulses()
 
     def beat() -> None:
         """A process that is stopped goes silent; one whose parent is gone has no reason to be."""
         while os.getppid() == parent:
-            pulses[1 + task.rank] += 1
+            pulses[1 + ranks.number] += 1
             time.sleep(BEAT_S)
         os._exit(1)
 
     Thread(target=beat, name="penstock-beat", daemon=True).start()
 
     from penstock.engine.build import load_part
-    from penstock.engine.kv import available_bytes
-    from penstock.parallel.ranks import RankGroup
 
-    ranks = RankGroup(task.rank, task.size)
     part = load_part(task.config, ranks)
-    line.send_bytes(encode(Word("loaded", part.weight_bytes, available_bytes(part.device))))
+    line.send_bytes(encode(part.word()))
     room = decode(line.recv_bytes(), type=Room)
-    way = task.config.engine.tensor_parallel_transport
-    meeting.connect(ranks, part.device, way, lambda: bool(pulses[0]))
-    meeting.close()
+    way = task.config.engine.parallel_transport
+    seat.connect(ranks, part.device, way, lambda: bool(pulses[0]))
+    seat.close()
     runner = part.runner(room, ranks)
     line.send_bytes(encode(Word("ready")))
     while frame := line.recv_bytes():

@@ -1,4 +1,4 @@
-"""The processes of ranks 1 .. N-1, as rank 0 sees them: started, fed with plans, watched, ended.
+"""The other processes of a group, as the leader sees them: started, fed with plans, watched, ended.
 
 A thread looks at each of them: one that ended, or whose heart stands still, breaks the group. Then
 all are killed, and whoever waits for them learns the cause.
@@ -20,7 +20,7 @@ from penstock.config import Config
 from penstock.core.plan import StepPlan
 from penstock.engine.frames import STOP, Room, Task, Word, decode, encode
 from penstock.errors import EngineError, PenstockError, from_dict
-from penstock.parallel.meeting import Meeting
+from penstock.parallel.meeting import Seat, World
 
 LOOK_S = 0.1
 """How often the watcher looks."""
@@ -35,9 +35,11 @@ CLOSE_S = 5.0
 class Workers:
     def __init__(self, config: Config) -> None:
         """Start the processes. config: with a local checkpoint folder."""
-        self.size = config.engine.tensor_parallel_size
-        self.meeting = Meeting.call(self.size)
-        self._pulses = self.meeting.pulses()
+        engine = config.engine
+        self._world = World(engine.tensor_parallel_size, engine.pipeline_parallel_size)
+        self.seat = self._world.seat(0)
+        """the leader's own"""
+        self._pulses = self.seat.pulses()
         self._lines: list[Connection] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._cause: PenstockError | None = None
@@ -46,25 +48,23 @@ class Workers:
         self._starting = True
         self._watcher = Thread(target=self._watch, name="penstock-watch", daemon=True)
         try:
-            for rank in range(1, self.size):
-                self._start(config, rank)
+            for number in range(1, self._world.processes):
+                self._start(config, self._world.seat(number))
             self._watcher.start()
         except BaseException:
             self.close()
             raise
 
-    def _start(self, config: Config, rank: int) -> None:
+    def _start(self, config: Config, seat: Seat) -> None:
         ours, theirs = Pipe()
         fd = theirs.fileno()
         command = [sys.executable, "-m", "penstock.engine.worker", str(fd), str(os.getpid())]
         with theirs:
             self._processes.append(
-                subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, pass_fds=(fd, *self.meeting.fds)
-                )
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(fd, *seat.fds))
             )
         self._lines.append(ours)
-        ours.send_bytes(encode(Task(config, rank, self.size, *self.meeting.fds)))
+        ours.send_bytes(encode(Task(config, seat)))
 
     @property
     def pids(self) -> list[int]:
@@ -84,7 +84,7 @@ class Workers:
         return [self._hear(line) for line in self._lines]
 
     def settle(self, room: Room) -> None:
-        """Tell all what rank 0 decided; they connect next."""
+        """Tell all what the leader decided; they connect next."""
         self._send(encode(room))
 
     def ready(self) -> None:
@@ -155,7 +155,7 @@ class Workers:
                 words
                 if words and self._starting
                 else EngineError(
-                    f"{why}, and with it its group of {self.size} ranks."
+                    f"{why}, and with it its group of {self._world.processes} ranks."
                     + (f" {words}" if words else ""),
                     cure="Restart the engine.",
                 )
@@ -181,7 +181,7 @@ class Workers:
                 process.wait()
         for line in self._lines:
             line.close()
-        self.meeting.close()
+        self._world.close()
 
 
 def _ending(code: int) -> str:

@@ -46,11 +46,10 @@ def evaluate(
 
     Both models are in memory at once. Raises ConfigError, CheckpointError, TokenizerError.
     """
-    if config.engine.tensor_parallel_size > 1:
+    if config.engine.processes > 1:
         raise UnsupportedError(
-            "penstock eval reads with one process: --tensor-parallel-size is "
-            f"{config.engine.tensor_parallel_size}.",
-            cure="Leave the flag away.",
+            f"penstock eval reads with one process, not with {config.engine.processes}.",
+            cure="Leave --tensor-parallel-size and --pipeline-parallel-size away.",
             param="tensor_parallel_size",
         )
     device = choose_device(config)

@@ -23,6 +23,8 @@ from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
 
+EMBEDDING = "model.embed_tokens"
+
 
 @dataclass(frozen=True, slots=True)
 class DecoderPlan:
@@ -54,6 +56,13 @@ class DecoderPlan:
             for window in sorted(set(self.windows))
         )
 
+    @property
+    def costs(self) -> tuple[list[int], int]:
+        """Weights that a token is multiplied with: of each layer, and of the head."""
+        heads = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
+        layer = self.hidden_size * (heads + 3 * self.mlp_size)
+        return [layer] * len(self.windows), self.hidden_size * self.vocab_size
+
     def build(
         self,
         dtype: torch.dtype,
@@ -62,7 +71,7 @@ class DecoderPlan:
         format: LinearFormat = PLAIN,
         ranks: RankGroup = ALONE,
     ) -> Decoder:
-        """The model, or this rank's part of it, with uninitialised weights. Raises
+        """The model, or this rank's part of its stage, with uninitialised weights. Raises
         UnsupportedError where it cannot be split."""
         return Decoder(self, dtype, device, backend, format, ranks)
 
@@ -80,51 +89,72 @@ class Decoder:
         ranks: RankGroup,
     ) -> None:
         self.plan = plan
-        self.kv_groups = plan.kv_groups
+        self._stage = ranks.stage
+        self._own = own = ranks.stage.layers(*plan.costs)
+        self.kv_groups = tuple(
+            KVGroup(tuple(own.index(i) for i in group.layers if i in own), group.window)
+            for group in plan.kv_groups
+        )
+        self.hidden_size = plan.hidden_size
+        self.dtype = dtype
         self.num_kv_heads = ranks.split_heads(plan.num_heads, plan.num_kv_heads)[1].count
         self.head_dim = plan.head_dim
         self.vocab_size = plan.vocab_size
         self.max_positions = plan.max_positions
-        group_of = {layer: g for g, group in enumerate(self.kv_groups) for layer in group.layers}
-        self._embed = Embedding(plan.vocab_size, plan.hidden_size, dtype, device, format, ranks)
+        group_of = {layer: g for g, group in enumerate(plan.kv_groups) for layer in group.layers}
+        table = (plan.vocab_size, plan.hidden_size, dtype, device, format, ranks)
+        self._embed = Embedding(*table) if self._stage.first else None
         self._rotary = Rotary(plan.rope, plan.head_dim, dtype, device)
         self._layers = [
-            _Layer(plan, i, group_of[i], dtype, device, backend, format, ranks)
-            for i in range(len(plan.windows))
+            _Layer(plan, i, group_of[i], dtype, device, backend, format, ranks) for i in own
         ]
-        self._norm = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
-        self._head = (
-            self._embed
-            if plan.tied
-            else Embedding(plan.vocab_size, plan.hidden_size, dtype, device, format, ranks)
-        )
+        self._norm: RMSNorm | None = None
+        self._head: Embedding | None = None
+        if self._stage.last:
+            self._norm = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
+            shared = self._embed if plan.tied else None
+            self._head = shared or Embedding(*table)
 
     def forward(
-        self, ids: Tensor, positions: Tensor, caches: list[Tensor], batch: AttnBatch
+        self, x: Tensor, positions: Tensor, caches: list[Tensor], batch: AttnBatch
     ) -> Tensor:
         """See CausalLM.forward."""
-        x = self._embed(ids)
+        if self._embed is not None:
+            x = self._embed(x)
         rotation = self._rotary(positions)
         for layer, cache in zip(self._layers, caches, strict=True):
             layer(x, rotation, cache, batch)
-        return self._norm(x)
+        return x if self._norm is None else self._norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """See CausalLM.logits."""
+        """See CausalLM.logits. On the last stage only."""
+        assert self._head is not None
         return self._head.logits(hidden)
 
     def targets(self) -> Targets:
         """See CausalLM.targets."""
-        found = self._embed.targets("model.embed_tokens") | self._norm.targets("model.norm")
-        for i, layer in enumerate(self._layers):
+        found: Targets = {}
+        if self._embed is not None:
+            found |= self._embed.targets(EMBEDDING)
+        for i, layer in zip(self._own, self._layers, strict=True):
             found |= layer.targets(f"model.layers.{i}")
-        if not self.plan.tied:
-            found |= self._head.targets("lm_head")
+        if self._norm is not None:
+            found |= self._norm.targets("model.norm")
+        if self._head is not None:
+            found |= self._head.targets(EMBEDDING if self.plan.tied else "lm_head")
         return found
 
     def spare(self, name: str) -> bool:
-        """See CausalLM.spare: the tied head, and the frequencies that old exports carry along."""
-        return (self.plan.tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq")
+        """See CausalLM.spare: the tied head, the frequencies that old exports carry along, and
+        what the other stages have."""
+        if (self.plan.tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq"):
+            return True
+        if name.startswith("model.layers."):
+            layer = name.split(".")[2]
+            known = layer.isdecimal() and int(layer) < len(self.plan.windows)
+            return known and int(layer) not in self._own
+        ends = (f"{EMBEDDING}.weight", "model.norm.weight", "lm_head.weight")
+        return self._stage.count > 1 and name in ends
 
 
 class _Layer:

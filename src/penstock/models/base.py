@@ -21,17 +21,22 @@ class CausalLM(Protocol):
     num_kv_heads: int
     """of this rank"""
     head_dim: int
+    hidden_size: int
+    dtype: torch.dtype
+    """of hidden states"""
     vocab_size: int
     max_positions: int
     """tokens of the longest sequence that the model is meant for"""
 
     def forward(
-        self, ids: Tensor, positions: Tensor, caches: list[Tensor], batch: AttnBatch
+        self, x: Tensor, positions: Tensor, caches: list[Tensor], batch: AttnBatch
     ) -> Tensor:
         """One step over a packed batch; writes the K and V of its tokens to the caches.
 
-        ids, positions: int64 [tokens]. caches: one a layer, from the backend's `allocate`.
-        Returns the hidden states after the final norm [tokens, hidden_size]. Waits for no device.
+        x: ids int64 [tokens]; on a later pipeline stage the hidden states [tokens, hidden_size]
+        of the one before, which it may overwrite. positions: int64 [tokens]. caches: one a layer,
+        from the backend's `allocate`. Returns the hidden states after the final norm, or those
+        to pass on. Waits for no device.
         """
         ...
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from penstock.errors import UnsupportedError
+from penstock.parallel.stages import WHOLE, Stage
 
 FLAG = "--tensor-parallel-size"
 
@@ -59,13 +60,29 @@ class Transport(Protocol):
 
 
 class RankGroup:
-    """The ranks that share each layer of a model; this process is `rank` of `size`."""
+    """The ranks that share each layer of a model, or of one stage of it; this process is `rank` of
+    `size`. Without a transport a group of several can split but not talk.
 
-    def __init__(self, rank: int = 0, size: int = 1, transport: Transport | None = None) -> None:
-        """Without a transport a group of several can split but not talk."""
+    source, sink: to the same rank of the stage before and after, each a Transport of two.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, stage: Stage = WHOLE) -> None:
         self.rank = rank
         self.size = size
-        self.transport = transport
+        self.stage = stage
+        self.transport: Transport | None = None
+        self.source: Transport | None = None
+        self.sink: Transport | None = None
+
+    @property
+    def number(self) -> int:
+        """Of the process: the last stage's ranks come first, for its rank 0 leads."""
+        return (self.stage.count - 1 - self.stage.index) * self.size + self.rank
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank samples, and answers for all."""
+        return self.number == 0
 
     def split(self, whole: int, what: str, unit: int = 1, rank: int | None = None) -> Shard:
         """The part of one rank (this one) of `whole` elements, cut at multiples of `unit` only;
@@ -126,6 +143,16 @@ class RankGroup:
         """Rank 0's x to all, in place."""
         if self.transport is not None:
             self.transport.broadcast(x)
+
+    def receive(self, x: Tensor) -> None:
+        """Fill x with what the stage before passes on."""
+        assert self.source is not None, "the first stage has nothing to receive"
+        self.source.broadcast(x)
+
+    def send(self, x: Tensor) -> None:
+        """Pass contiguous x on to the next stage."""
+        assert self.sink is not None, "the last stage has nobody to send to"
+        self.sink.broadcast(x)
 
 
 ALONE = RankGroup()
