@@ -34,13 +34,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         blocks=st.integers(8, 40),
         budget=st.integers(1, 24),
         depth=st.integers(1, 3),
+        stages=st.integers(1, 2),
         retain=st.booleans(),
         policy=st.sampled_from(["fcfs", "priority"]),
     )
-    def start(self, groups, blocks, budget, depth, retain, policy) -> None:
+    def start(self, groups, blocks, budget, depth, stages, retain, policy) -> None:
         self.clock = ManualClock()
         self.pool = BlockPool(blocks, BLOCK, retain)
-        self.limits = Limits(4, budget, 64, depth)
+        self.limits = Limits(4, budget, 64, depth, stages)
         self.scheduler = Scheduler(
             self.limits, self.pool, GROUPS[groups], make_policy(policy, 5.0), self.clock
         )

@@ -115,16 +115,18 @@ class GroupExecutor(ThreadExecutor):
     def __init__(self, run: Run, group: Group, times: StepTimes | None = None) -> None:
         super().__init__(run)
         self._group = group
-        self._sizes: deque[int] = deque()
+        self._submitted: deque[tuple[int, float]] = deque()
+        """tokens and time of each plan under way"""
+        self._collected_s = 0.0
         self._times = times or StepTimes()
 
     def submit(self, plan: StepPlan) -> None:
         self._group.send(plan)
-        self._sizes.append(plan.num_tokens)
+        self._submitted.append((plan.num_tokens, time.monotonic()))
         super().submit(plan)
 
     def collect(self) -> StepResult:
-        tokens = self._sizes.popleft()
+        tokens, submitted_s = self._submitted.popleft()
         limit_s = self._times.limit_s(tokens)
         end = time.monotonic() + limit_s
         while True:
@@ -137,7 +139,9 @@ class GroupExecutor(ThreadExecutor):
                     self._group.abandon(f"A step of {tokens} tokens is stuck for {limit_s:.0f} s")
         if result.error is not None:
             self._fail(str(result.error["message"]))
-        self._times.add(tokens, result.device_s)
+        now = time.monotonic()
+        self._times.add(tokens, now - max(submitted_s, self._collected_s))
+        self._collected_s = now
         return result
 
     def _fail(self, message: str) -> NoReturn:

@@ -49,6 +49,8 @@ class ModelRunner:
         self._block_size = block_size
         self._device = device
         self._ranks = ranks
+        self._waited_s = 0.0
+        """of this step, for the stage before: not this device's time"""
         self._sampler = Sampler(model.vocab_size, max_num_seqs, device) if ranks.leads else None
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
@@ -63,14 +65,14 @@ class ModelRunner:
 
     def run(self, plan: StepPlan) -> StepResult:
         """Do one plan. A failure becomes `StepResult.error`, never an exception."""
-        began = time.perf_counter()
+        began, self._waited_s = time.perf_counter(), 0.0
         try:
             with torch.inference_mode():
                 result = self._run(plan)
         except Exception as error:
             failure = EngineError(f"A step failed: {type(error).__name__}: {error}")
             result = StepResult(plan.step, [], error=failure.to_dict())
-        result.device_s = time.perf_counter() - began
+        result.device_s = time.perf_counter() - began - self._waited_s
         return result
 
     def _run(self, plan: StepPlan) -> StepResult:
@@ -98,7 +100,9 @@ class ModelRunner:
         """Hidden states of the stage before."""
         model = self._model
         hidden = torch.empty(tokens, model.hidden_size, dtype=model.dtype, device=self._device)
+        began = time.perf_counter()
         self._ranks.receive(hidden)
+        self._waited_s = time.perf_counter() - began
         return hidden
 
     def _take_in(self, plan: StepPlan) -> None:
