@@ -18,6 +18,7 @@ SCRIPTS = {
     "chunks": ("--pairs 1 --prompt-len 1000 --streams 3", "default budget: step"),
     "start": ("--runs 1 --starts 1", "what the last start printed"),
     "allreduce": ("--ranks 2", "shared memory / gloo's own"),
+    "pipeline": ("--pairs 1 --requests 4 --output-len 8", "two stages / one process"),
     "scheduler": ("--pairs 1 --steps 100 --requests 32", "depth 2: median step"),
 }
 

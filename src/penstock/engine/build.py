@@ -276,7 +276,8 @@ def _limits(config: Config, max_model_len: int, device: torch.device) -> Limits:
     if budget is None:
         budget = max(CPU_BUDGET if device.type == "cpu" else GPU_BUDGET, engine.max_num_seqs)
     stages = engine.pipeline_parallel_size
-    depth = engine.scheduler_depth + stages - 1
+    # A plan more than stages would hide the host's time, but make every batch smaller.
+    depth = max(engine.scheduler_depth, stages)
     return Limits(engine.max_num_seqs, budget, max_model_len, depth, stages)
 
 
