@@ -27,7 +27,15 @@ def render(report: Report) -> Group:
 
 def _quality(report: Report) -> RenderableType:
     rows = {**report.buckets, "all": report.total}
-    columns: tuple[str, ...] = ("tokens seen", "scored", "KL mean", "median", "p99", "same top", "regret")
+    columns: tuple[str, ...] = (
+        "tokens seen",
+        "scored",
+        "KL mean",
+        "median",
+        "p99",
+        "same top",
+        "regret",
+    )
     kl = table(
         "KL divergence, nats; favourites and what they cost",
         columns,
