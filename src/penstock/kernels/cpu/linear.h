@@ -1,0 +1,385 @@
+// y = x W^T over packed weights: staging of activations, the register kernels, the epilogues.
+//
+// The contract is batch invariance, bit for bit: each output has one accumulator that walks K in
+// one order, whatever the number of rows, the tile or the thread. Integer formats accumulate
+// exactly and have one scale expression, so that different instructions may serve different
+// numbers of rows there.
+#pragma once
+
+namespace {
+
+constexpr int V = kBlockN / W;  // vectors across a block
+constexpr int kStepBytes = kBlockN * 4;  // packed bytes that meet 4 bytes of a row
+
+// A linear whose activations are staged.
+struct Product {
+  const LinearArgs* args;
+  const uint8_t* a;      // rows in the weight's format, zero-padded to 64 bytes
+  int64_t stride;        // bytes
+  const float* scale;    // by row, integer formats
+  const int32_t* sums;   // by row (int8) or row and group (int4): where an accumulator starts
+  int groups;
+  int64_t block_bytes;   // packed bytes of a block
+};
+
+// ---- staging ------------------------------------------------------------------------------
+
+struct Row {  // a row of x, normalised on the fly
+  const LinearArgs& args;
+  int64_t at;
+  float factor;
+
+  Row(const LinearArgs& p, int row) : args(p), factor(1.0f) {
+    at = (p.x_rows ? p.x_rows[row] : row) * p.x_stride;
+    if (p.norm_weight) factor = inverse_rms(p.x, p.x_dtype, at, p.weight->k, p.norm_eps);
+  }
+  F get(int i) const {
+    const int left = args.weight->k - i;
+    const F v = load_any(args.x, args.x_dtype, at + i, left);
+    if (!args.norm_weight) return v;
+    const F w = left >= W ? load(args.norm_weight + i) : load_first(args.norm_weight + i, left);
+    return mul(mul(v, splat(factor)), w);
+  }
+};
+
+// Symmetric int8: q = round(v * 127 / max|v|). The maximum is taken over the bits, so that a NaN
+// wins and reaches the output through the scale.
+inline void quantize_row(const Row& row, int k, bool by_group, int8_t* q, float* scale,
+                         int32_t* sums) {
+  I greatest = izero();
+  for (int i = 0; i < k; i += W) greatest = imax(greatest, as_int(vabs(row.get(i))));
+  const int32_t bits = ireduce_max(greatest);
+  float amax;
+  __builtin_memcpy(&amax, &bits, 4);
+  *scale = amax / 127.0f;
+  const F inverse = splat(amax > 0.0f ? 127.0f / amax : 0.0f);
+  const int padded = int(round_up(k, kRowAlign));
+  I sum = izero();
+  for (int i = 0; i < padded; i += W) {
+    const I v = i < k ? to_int(mul(row.get(i), inverse)) : izero();
+    store_i8(q + i, v);
+    sum = iadd(sum, v);
+    if (by_group && (i + W) % kGroup4 == 0) {
+      sums[i / kGroup4] = -8 * ireduce_add(sum);  // nibbles stand for q - 8
+      sum = izero();
+    }
+  }
+  if (!by_group) sums[0] = -kWeightOffset * ireduce_add(sum);
+}
+
+inline void stage_row(const LinearArgs& p, int row, uint8_t* to, float* scale, int32_t* sums) {
+  const Row source(p, row);
+  const int k = p.weight->k;
+  const int64_t bytes = row_bytes(p.weight->format, k);
+  if (p.weight->format == Format::f32) {
+    for (int i = 0; i < bytes / 4; i += W) {
+      store(reinterpret_cast<float*>(to) + i, i < k ? source.get(i) : zero());
+    }
+  } else if (p.weight->format == Format::bf16) {
+    for (int i = 0; i < bytes / 2; i += W) {
+      store_bf16(reinterpret_cast<uint16_t*>(to) + i, i < k ? source.get(i) : zero());
+    }
+  } else {
+    quantize_row(source, k, p.weight->format == Format::int4, reinterpret_cast<int8_t*>(to),
+                 scale, sums);
+  }
+}
+
+// Few rows are staged by every worker for itself: cheaper than a barrier.
+constexpr int64_t kPrivateElements = 4096;
+
+inline Product stage(const LinearArgs& p, Team& team) {
+  const Weight& w = *p.weight;
+  Product out{};
+  out.args = &p;
+  out.block_bytes = row_bytes(w.format, w.k) / 4 * kStepBytes / (w.format == Format::int4 ? 2 : 1);
+  const bool same = (w.format == Format::bf16 && p.x_dtype == Dtype::bf16) ||
+                    (w.format == Format::f32 && p.x_dtype == Dtype::f32);
+  const int width = w.format == Format::f32 ? 4 : 2;
+  if (same && !p.norm_weight && !p.x_rows && int64_t(w.k) * width % kRowAlign == 0) {
+    out.a = static_cast<const uint8_t*>(p.x);
+    out.stride = p.x_stride * width;
+    return out;
+  }
+  const bool alone = int64_t(p.rows) * w.k <= kPrivateElements &&
+                     size_t(staging_bytes(w.format, w.k, p.rows)) <= kScratchBytes;
+  uint8_t* rows = alone ? team.scratch : p.staging;
+  const int64_t stride = staged_stride(w.format, w.k);
+  const int groups = int(staged_sums(w.format, w.k));
+  float* scale = reinterpret_cast<float*>(rows + p.rows * stride);
+  int32_t* sums = reinterpret_cast<int32_t*>(scale + p.rows);
+  const int from = alone ? 0 : share(p.rows, team.rank, team.size);
+  const int to = alone ? p.rows : share(p.rows, team.rank + 1, team.size);
+  for (int m = from; m < to; ++m) {
+    stage_row(p, m, rows + m * stride, scale + m, sums + int64_t(m) * groups);
+  }
+  if (!alone) team.barrier();
+  out.a = rows;
+  out.stride = stride;
+  out.scale = scale;
+  out.sums = sums;
+  out.groups = groups;
+  return out;
+}
+
+// ---- epilogue -----------------------------------------------------------------------------
+
+// One row of one block, in real units, to its place.
+inline void finish(const LinearArgs& p, int row, int block, F* v) {
+  const Weight& w = *p.weight;
+  if (w.bias) {
+    for (int i = 0; i < V; ++i) v[i] = add(v[i], load(w.bias + block * kBlockN + i * W));
+  }
+  if (p.epilogue == Epilogue::silu_mul) {
+    constexpr int half = kBlockN / 2;
+    const int64_t at = row * p.out_stride + block * half;
+    for (int i = 0; i < V / 2; ++i) {
+      store_any(p.out, p.out_dtype, at + i * W, mul(vsilu(v[i]), v[i + V / 2]),
+                w.n / 2 - block * half - i * W);
+    }
+    return;
+  }
+  const int64_t at = row * p.out_stride + block * kBlockN;
+  for (int i = 0; i < V; ++i) {
+    const int left = w.n - block * kBlockN - i * W;
+    if (left <= 0) return;
+    if (p.epilogue == Epilogue::add) {
+      v[i] = add(load_any(p.out, p.out_dtype, at + i * W, left), v[i]);
+    }
+    store_any(p.out, p.out_dtype, at + i * W, v[i], left);
+  }
+}
+
+// ---- register kernels ---------------------------------------------------------------------
+
+struct F32 {
+  using Acc = F;
+  static Acc start(const Product&, int) { return zero(); }
+  static Acc dot(Acc acc, I b, I a) { return dot_f32(acc, b, a); }
+  static F real(const Product&, int, int, Acc acc) { return acc; }
+};
+
+struct Bf16 : F32 {
+  static Acc dot(Acc acc, I b, I a) { return dot_bf16(acc, b, a); }
+};
+
+struct Int8 {
+  using Acc = I;
+  static Acc start(const Product& p, int row) { return isplat(p.sums[row]); }
+  static Acc dot(Acc acc, I b, I a) { return dot_i8(acc, b, a); }
+  static F real(const Product& p, int row, int output, Acc acc) {
+    return mul(mul(to_float(acc), splat(p.scale[row])), load(p.args->weight->scales + output));
+  }
+};
+
+inline I splat_word(const uint8_t* a) {
+  int32_t word;
+  __builtin_memcpy(&word, a, 4);
+  return isplat(word);
+}
+
+// R rows times B blocks of 32 outputs. The accumulators stay in registers.
+template <class T, int R, int B>
+[[gnu::noinline]] void tile(const Product& p, int row, int block) {
+  const uint8_t* a = p.a + row * p.stride;
+  const uint8_t* w = p.args->weight->data + block * p.block_bytes;
+  typename T::Acc acc[R][B * V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < B * V; ++v) acc[r][v] = T::start(p, row + r);
+  }
+  const int64_t steps = p.block_bytes / kStepBytes;
+  for (int64_t s = 0; s < steps; ++s) {
+    I b[B * V];
+#pragma GCC unroll 16
+    for (int v = 0; v < B * V; ++v) {
+      b[v] = iload(w + (v / V) * p.block_bytes + s * kStepBytes + (v % V) * W * 4);
+    }
+    if constexpr (R <= 4) {  // bound by memory: run ahead of the hardware's own prefetching
+#pragma GCC unroll 4
+      for (int line = 0; line < 2 * B; ++line) {
+        __builtin_prefetch(w + (line / 2) * p.block_bytes + (s + 16) * kStepBytes +
+                           (line % 2) * 64);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const I word = splat_word(a + r * p.stride + 4 * s);
+#pragma GCC unroll 16
+      for (int v = 0; v < B * V; ++v) acc[r][v] = T::dot(acc[r][v], b[v], word);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < B; ++j) {
+      F v[V];
+#pragma GCC unroll 4
+      for (int i = 0; i < V; ++i) {
+        v[i] = T::real(p, row + r, (block + j) * kBlockN + i * W, acc[r][j * V + i]);
+      }
+      finish(*p.args, row + r, block + j, v);
+    }
+  }
+}
+
+// int4: exact within a group of 32, then one fused multiply-add a group, groups in order.
+template <int R>
+[[gnu::noinline]] void tile_int4(const Product& p, int row, int block) {
+  constexpr int kLoads = kGroup4 / 8;  // a load holds two nibbles for each of 4 k
+  const uint8_t* a = p.a + row * p.stride;
+  const uint8_t* w = p.args->weight->data + block * p.block_bytes;
+  const uint16_t* scales = p.args->weight->group_scales + int64_t(block) * p.groups * kBlockN;
+  const int32_t* sums = p.sums + int64_t(row) * p.groups;
+  F total[R][V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) total[r][v] = zero();
+  }
+  for (int g = 0; g < p.groups; ++g) {
+    I acc[R][V];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) acc[r][v] = isplat(sums[r * p.groups + g]);
+    }
+#pragma GCC unroll 4
+    for (int s = 0; s < kLoads; ++s) {
+      const uint8_t* at = w + (int64_t(g) * kLoads + s) * kStepBytes;
+      if constexpr (R <= 4) {
+        __builtin_prefetch(at + 16 * kStepBytes);
+        __builtin_prefetch(at + 16 * kStepBytes + 64);
+      }
+      I packed[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) packed[v] = iload(at + v * W * 4);
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        I b[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) b[v] = half ? high_nibbles(packed[v]) : low_nibbles(packed[v]);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+          const I word = splat_word(a + r * p.stride + g * kGroup4 + s * 8 + half * 4);
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) acc[r][v] = dot_u4(acc[r][v], b[v], word);
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      const F scale = load_f16(scales + g * kBlockN + v * W);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) total[r][v] = fma(to_float(acc[r][v]), scale, total[r][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    F v[V];
+#pragma GCC unroll 4
+    for (int i = 0; i < V; ++i) v[i] = mul(total[r][i], splat(p.scale[row + r]));
+    finish(*p.args, row + r, block, v);
+  }
+}
+
+template <class T, int R, int B>
+void tile_of(int rows, const Product& p, int row, int block) {
+  if constexpr (R > 1) {
+    if (rows < R) return tile_of<T, R - 1, B>(rows, p, row, block);
+  }
+  tile<T, R, B>(p, row, block);
+}
+
+template <int R>
+void tile_int4_of(int rows, const Product& p, int row, int block) {
+  if constexpr (R > 1) {
+    if (rows < R) return tile_int4_of<R - 1>(rows, p, row, block);
+  }
+  tile_int4<R>(p, row, block);
+}
+
+// Rows [from, to) of `blocks` [first, last). Rows are inside: a block stays in the cache.
+template <class T>
+void vector_range(const Product& p, int from, int to, int first, int last) {
+  int block = first;
+  if (to - from <= kMaxRowsTwoBlocks) {
+    for (; block + 2 <= last; block += 2) {
+      tile_of<T, kMaxRowsTwoBlocks, 2>(to - from, p, from, block);
+    }
+  }
+  for (; block < last; ++block) {
+    for (int row = from; row < to; row += kMaxRowsOneBlock) {
+      const int rows = to - row < kMaxRowsOneBlock ? to - row : kMaxRowsOneBlock;
+      tile_of<T, kMaxRowsOneBlock, 1>(rows, p, row, block);
+    }
+  }
+}
+
+inline void int4_range(const Product& p, int from, int to, int first, int last) {
+  for (int block = first; block < last; ++block) {
+    for (int row = from; row < to; row += kMaxRowsInt4) {
+      const int rows = to - row < kMaxRowsInt4 ? to - row : kMaxRowsInt4;
+      tile_int4_of<kMaxRowsInt4>(rows, p, row, block);
+    }
+  }
+}
+
+}  // namespace
+
+#ifdef PENSTOCK_AMX
+#include "linear_amx.h"
+#endif
+
+namespace {
+
+inline void range(const Product& p, int from, int to, int first, int last) {
+  switch (p.args->weight->format) {
+    case Format::f32:
+      return vector_range<F32>(p, from, to, first, last);
+    case Format::int4:
+      return int4_range(p, from, to, first, last);
+#ifdef PENSTOCK_AMX
+    case Format::bf16:  // the order of AMX's sums is its own: one instruction for all rows
+      return amx_range<AmxBf16>(p, from, to, first, last);
+    case Format::int8:  // exact: a few rows stream better through vectors
+      if (to - from <= kMaxVectorRows) return vector_range<Int8>(p, from, to, first, last);
+      return amx_range<AmxInt8>(p, from, to, first, last);
+#else
+    case Format::bf16:
+      return vector_range<Bf16>(p, from, to, first, last);
+    case Format::int8:
+      return vector_range<Int8>(p, from, to, first, last);
+#endif
+  }
+}
+
+constexpr int kFewRows = 16;               // up to here weights are streamed once
+constexpr int64_t kChunkBytes = 384 << 10; // activations that stay in L2 while blocks stream by
+constexpr int kRowMultiple = 96;           // of 12 and of 32: no chunk ends in a small tile
+constexpr int kTaskBlocks = 4;
+
+inline void linear(const LinearArgs& p, Team& team) {
+  if (p.rows <= 0) return;
+  const Product product = stage(p, team);
+  const int blocks = int(round_up(p.weight->n, kBlockN) / kBlockN);
+  if (p.rows <= kFewRows) {
+    range(product, 0, p.rows, share(blocks, team.rank, team.size),
+          share(blocks, team.rank + 1, team.size));
+    return;
+  }
+  int chunk = int(kChunkBytes / product.stride) / kRowMultiple * kRowMultiple;
+  if (chunk < kRowMultiple) chunk = kRowMultiple;
+  const int chunks = (p.rows + chunk - 1) / chunk;
+  const int tasks_per_chunk = (blocks + kTaskBlocks - 1) / kTaskBlocks;
+  for (int task = team.next(); task < chunks * tasks_per_chunk; task = team.next()) {
+    const int from = task / tasks_per_chunk * chunk;
+    const int first = task % tasks_per_chunk * kTaskBlocks;
+    const int to = from + chunk < p.rows ? from + chunk : p.rows;
+    const int last = first + kTaskBlocks < blocks ? first + kTaskBlocks : blocks;
+    range(product, from, to, first, last);
+  }
+}
+
+}  // namespace
