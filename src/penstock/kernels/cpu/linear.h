@@ -10,6 +10,7 @@ namespace {
 
 constexpr int V = kBlockN / W;  // vectors across a block
 constexpr int kStepBytes = kBlockN * 4;  // packed bytes that meet 4 bytes of a row
+constexpr int kAhead = 16;  // steps, 2 KB: farther and nearer were slower
 
 // A linear whose activations are staged.
 struct Product {
@@ -124,39 +125,52 @@ inline Product stage(const LinearArgs& p, Team& team) {
 
 // ---- epilogue -----------------------------------------------------------------------------
 
-// One row of one block, in real units, to its place.
-inline void finish(const LinearArgs& p, int row, int block, F* v) {
+// Rows of one block to their place. get(r, i) is vector i of row r in real units. What does not
+// change from row to row is kept in locals: the compiler cannot know that stores leave it alone.
+template <class Get>
+inline void finish(const LinearArgs& p, int row, int rows, int block, Get get) {
   const Weight& w = *p.weight;
-  if (w.bias) {
-    for (int i = 0; i < V; ++i) v[i] = add(v[i], load(w.bias + block * kBlockN + i * W));
-  }
+  const Dtype dtype = p.out_dtype;
+  const int64_t stride = p.out_stride;
+  void* const out = p.out;
+  F bias[V];
+  for (int i = 0; i < V; ++i) bias[i] = w.bias ? load(w.bias + block * kBlockN + i * W) : zero();
   if (p.epilogue == Epilogue::silu_mul) {
     constexpr int half = kBlockN / 2;
-    const int64_t at = row * p.out_stride + block * half;
-    for (int i = 0; i < V / 2; ++i) {
-      store_any(p.out, p.out_dtype, at + i * W, mul(vsilu(v[i]), v[i + V / 2]),
-                w.n / 2 - block * half - i * W);
+    const int left = w.n / 2 - block * half;
+    for (int r = 0; r < rows; ++r) {
+      const int64_t at = (row + r) * stride + block * half;
+      for (int i = 0; i < V / 2; ++i) {
+        const F gate = add(get(r, i), bias[i]), up = add(get(r, i + V / 2), bias[i + V / 2]);
+        store_any(out, dtype, at + i * W, mul(vsilu(gate), up), left - i * W);
+      }
     }
     return;
   }
-  const int64_t at = row * p.out_stride + block * kBlockN;
-  for (int i = 0; i < V; ++i) {
-    const int left = w.n - block * kBlockN - i * W;
-    if (left <= 0) return;
-    if (p.epilogue == Epilogue::add) {
-      v[i] = add(load_any(p.out, p.out_dtype, at + i * W, left), v[i]);
+  const bool sum = p.epilogue == Epilogue::add;
+  const int left = w.n - block * kBlockN;
+  for (int r = 0; r < rows; ++r) {
+    const int64_t at = (row + r) * stride + block * kBlockN;
+    for (int i = 0; i < V && i * W < left; ++i) {
+      F v = add(get(r, i), bias[i]);
+      if (sum) v = add(load_any(out, dtype, at + i * W, left - i * W), v);
+      store_any(out, dtype, at + i * W, v, left - i * W);
     }
-    store_any(p.out, p.out_dtype, at + i * W, v[i], left);
   }
 }
 
 // ---- register kernels ---------------------------------------------------------------------
 
+struct Scales {  // of a block's outputs
+  F of[V];
+};
+
 struct F32 {
   using Acc = F;
+  static int scales(const Product&, int) { return 0; }
   static Acc start(const Product&, int) { return zero(); }
   static Acc dot(Acc acc, I b, I a) { return dot_f32(acc, b, a); }
-  static F real(const Product&, int, int, Acc acc) { return acc; }
+  static F real(const Product&, int, int, int, Acc acc) { return acc; }
 };
 
 struct Bf16 : F32 {
@@ -167,8 +181,13 @@ struct Int8 {
   using Acc = I;
   static Acc start(const Product& p, int row) { return isplat(p.sums[row]); }
   static Acc dot(Acc acc, I b, I a) { return dot_i8(acc, b, a); }
-  static F real(const Product& p, int row, int output, Acc acc) {
-    return mul(mul(to_float(acc), splat(p.scale[row])), load(p.args->weight->scales + output));
+  static Scales scales(const Product& p, int block) {
+    Scales s;
+    for (int i = 0; i < V; ++i) s.of[i] = load(p.args->weight->scales + block * kBlockN + i * W);
+    return s;
+  }
+  static F real(const Product& p, int row, const Scales& s, int i, Acc acc) {
+    return mul(mul(to_float(acc), splat(p.scale[row])), s.of[i]);
   }
 };
 
@@ -196,10 +215,10 @@ template <class T, int R, int B>
     for (int v = 0; v < B * V; ++v) {
       b[v] = iload(w + (v / V) * p.block_bytes + s * kStepBytes + (v % V) * W * 4);
     }
-    if constexpr (R <= 4) {  // bound by memory: run ahead of the hardware's own prefetching
+    {  // run ahead of the hardware's own prefetching, which stays within a page
 #pragma GCC unroll 4
       for (int line = 0; line < 2 * B; ++line) {
-        __builtin_prefetch(w + (line / 2) * p.block_bytes + (s + 16) * kStepBytes +
+        __builtin_prefetch(w + (line / 2) * p.block_bytes + (s + kAhead) * kStepBytes +
                            (line % 2) * 64);
       }
     }
@@ -210,17 +229,17 @@ template <class T, int R, int B>
       for (int v = 0; v < B * V; ++v) acc[r][v] = T::dot(acc[r][v], b[v], word);
     }
   }
+  typename T::Acc done[R][B * V];  // acc indexed at run time would not stay in registers
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int j = 0; j < B; ++j) {
-      F v[V];
-#pragma GCC unroll 4
-      for (int i = 0; i < V; ++i) {
-        v[i] = T::real(p, row + r, (block + j) * kBlockN + i * W, acc[r][j * V + i]);
-      }
-      finish(*p.args, row + r, block + j, v);
-    }
+#pragma GCC unroll 16
+    for (int v = 0; v < B * V; ++v) done[r][v] = acc[r][v];
+  }
+  for (int j = 0; j < B; ++j) {
+    const auto scale = T::scales(p, block + j);
+    finish(*p.args, row, R, block + j, [&](int r, int i) {
+      return T::real(p, row + r, scale, i, done[r][j * V + i]);
+    });
   }
 }
 
@@ -248,9 +267,9 @@ template <int R>
 #pragma GCC unroll 4
     for (int s = 0; s < kLoads; ++s) {
       const uint8_t* at = w + (int64_t(g) * kLoads + s) * kStepBytes;
-      if constexpr (R <= 4) {
-        __builtin_prefetch(at + 16 * kStepBytes);
-        __builtin_prefetch(at + 16 * kStepBytes + 64);
+      {
+        __builtin_prefetch(at + kAhead * kStepBytes);
+        __builtin_prefetch(at + kAhead * kStepBytes + 64);
       }
       I packed[V];
 #pragma GCC unroll 4
@@ -275,13 +294,13 @@ template <int R>
       for (int r = 0; r < R; ++r) total[r][v] = fma(to_float(acc[r][v]), scale, total[r][v]);
     }
   }
+  F done[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-    F v[V];
 #pragma GCC unroll 4
-    for (int i = 0; i < V; ++i) v[i] = mul(total[r][i], splat(p.scale[row + r]));
-    finish(*p.args, row + r, block, v);
+    for (int i = 0; i < V; ++i) done[r][i] = mul(total[r][i], splat(p.scale[row + r]));
   }
+  finish(*p.args, row, R, block, [&](int r, int i) { return done[r][i]; });
 }
 
 template <class T, int R, int B>

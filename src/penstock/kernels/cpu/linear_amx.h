@@ -56,9 +56,8 @@ struct AmxBf16 {
     PENSTOCK_DOT(3, 4, 7);
   }
 #undef PENSTOCK_DOT
-  static F real(const Product&, int, int, const int32_t* acc) {
-    return as_float(iload(acc));
-  }
+  static int scales(const Product&, int) { return 0; }
+  static F real(const Product&, int, int, int, I acc) { return as_float(acc); }
 };
 
 struct AmxInt8 {
@@ -78,24 +77,24 @@ struct AmxInt8 {
     PENSTOCK_DOT(3, 4, 7);
   }
 #undef PENSTOCK_DOT
-  static F real(const Product& p, int row, int output, const int32_t* acc) {
-    return Int8::real(p, row, output, iadd(iload(acc), isplat(p.sums[row])));
+  static Scales scales(const Product& p, int block) { return Int8::scales(p, block); }
+  static F real(const Product& p, int row, const Scales& s, int i, I acc) {
+    return Int8::real(p, row, s, i, iadd(acc, isplat(p.sums[row])));
   }
 };
 
 template <class T>
 void finish_tiles(const Product& p, const int32_t* left, const int32_t* right, int row, int rows,
                   int block) {
-  for (int r = 0; r < rows; ++r) {
-    F v[V] = {T::real(p, row + r, block * kBlockN, left + r * 16),
-              T::real(p, row + r, block * kBlockN + W, right + r * 16)};
-    finish(*p.args, row + r, block, v);
-  }
+  const auto scale = T::scales(p, block);
+  finish(*p.args, row, rows, block, [&](int r, int i) {
+    return T::real(p, row + r, scale, i, iload((i ? right : left) + r * 16));
+  });
 }
 
-// 17 to 32 rows of one block.
+// 17 to 32 rows of one block. `ahead`: the next block is wanted next, fetch it to L2.
 template <class T>
-void amx_tall(const Product& p, int row, int rows, int block) {
+void amx_tall(const Product& p, int row, int rows, int block, bool ahead) {
   configure(16, rows - 16);
   _tile_zero(0);
   _tile_zero(1);
@@ -108,6 +107,11 @@ void amx_tall(const Product& p, int row, int rows, int block) {
     _tile_loadd(4, a, p.stride);
     _tile_loadd(7, w + at + 64, kStepBytes);
     _tile_loadd(5, a + 16 * p.stride, p.stride);
+    if (ahead) {
+      for (int line = 0; line < 32; ++line) {
+        __builtin_prefetch(w + p.block_bytes + at + line * 64, 0, 2);
+      }
+    }
     T::dot22();
     a += 64;
   }
@@ -167,7 +171,7 @@ void amx_range(const Product& p, int from, int to, int first, int last) {
     for (int row = from; row < to; row += 32) {
       const int rows = to - row < 32 ? to - row : 32;
       if (rows > 16) {
-        amx_tall<T>(p, row, rows, block);
+        amx_tall<T>(p, row, rows, block, row + 32 >= to);
       } else {
         amx_flat<T, 1>(p, row, rows, block);
       }
