@@ -3,23 +3,34 @@ that is neither ascending nor contiguous."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from penstock.attention.base import AttentionBackend, AttnBatch, GroupTables
+from penstock.engine.weights import load_model
 from penstock.models.base import CausalLM
+from penstock.registry import ATTENTION_BACKENDS
+from tests import oracle
+
+CPU = torch.device("cpu")
 
 
 class Sequence:
     """One request: its tokens, and its blocks in every KV group (the same ids in each)."""
 
-    def __init__(self, model: CausalLM, backend: AttentionBackend, block_size: int) -> None:
+    def __init__(
+        self,
+        model: CausalLM,
+        backend: AttentionBackend,
+        block_size: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self._model, self._size = model, block_size
         limit = 256 // block_size
         self._caches = [
-            backend.allocate(
-                limit, block_size, model.num_kv_heads, model.head_dim, torch.float32, CPU
-            )
+            backend.allocate(limit, block_size, model.num_kv_heads, model.head_dim, dtype, CPU)
             for group in model.kv_groups
             for _ in group.layers
         ]
@@ -47,9 +58,6 @@ class Sequence:
             return self._model.logits(hidden)
 
 
-CPU = torch.device("cpu")
-
-
 def generate(
     model: CausalLM,
     backend: AttentionBackend,
@@ -67,3 +75,32 @@ def generate(
         if len(ids) == n:
             return ids, torch.cat(parts)
         parts.append(sequence.feed(ids[-1:]))
+
+
+def check_against_oracle(
+    family: str, shape: oracle.Shape, folder: Path, num_prompts: int, new: int, backend: str
+) -> None:
+    """Ids and logits of greedy requests, one at a time, are those of transformers."""
+    path = oracle.make_checkpoint(family, shape, shape.seed, folder)
+    attention: AttentionBackend = ATTENTION_BACKENDS.load(backend)()
+    model = load_model(path, torch.float32, CPU, attention)
+    for i, prompt in enumerate(oracle.prompts(shape.seed, num_prompts, model.vocab_size)):
+        expected = oracle.answer(path, tuple(prompt), new)
+        block_size, chunk = (16, 4)[i % 2], (7, 16, 1 << 30)[i % 3]
+        ids, logits = generate(model, attention, prompt, new, block_size, chunk)
+        torch.testing.assert_close(logits, expected.logits, rtol=0, atol=oracle.TOLERANCE)
+        assert ids == expected.ids
+
+
+def check_half_precision(family: str, shape: oracle.Shape, folder: Path) -> None:
+    """In bfloat16, logits lie no further from the float32 truth than those of transformers do."""
+    path = oracle.make_checkpoint(family, shape, shape.seed, folder)
+    attention: AttentionBackend = ATTENTION_BACKENDS.load("torch")()
+    model = load_model(path, torch.bfloat16, CPU, attention)
+    ours = theirs = 0.0
+    for prompt in oracle.prompts(shape.seed, 8, model.vocab_size):
+        truth = oracle.logits(path, tuple(prompt), torch.float32)
+        found = Sequence(model, attention, 16, torch.bfloat16).feed(prompt)
+        ours += float((found - truth).abs().mean())
+        theirs += float((oracle.logits(path, tuple(prompt), torch.bfloat16) - truth).abs().mean())
+    assert ours < 1.25 * theirs

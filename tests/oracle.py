@@ -70,11 +70,12 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
     "llama": (
         _shape("gqa", "LlamaConfig"),
         _shape("tied", "LlamaConfig", tie_word_embeddings=True, num_key_value_heads=1),
-        _shape("biases", "LlamaConfig", attention_bias=True, mlp_bias=True, head_dim=16),
+        _shape("biases", "LlamaConfig", 4, attention_bias=True, mlp_bias=True, head_dim=16),
         _shape("llama3", "LlamaConfig", rope_parameters=LLAMA3, num_key_value_heads=4),
         _shape(
             "linear",
             "LlamaConfig",
+            2,
             rope_parameters={"rope_type": "linear", "factor": 3.0, "rope_theta": 500.0},
         ),
         _shape(
@@ -84,12 +85,12 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
         ),
     ),
     "mistral": (
-        _shape("window", "MistralConfig", sliding_window=8),
+        _shape("window", "MistralConfig", 2, sliding_window=8),
         _shape("wide-window", "MistralConfig", sliding_window=33, num_key_value_heads=4),
         _shape("no-window", "MistralConfig", sliding_window=None, head_dim=24),
     ),
     "qwen2": (
-        _shape("untied", "Qwen2Config", num_key_value_heads=1),
+        _shape("untied", "Qwen2Config", 6, num_key_value_heads=1),
         _shape("tied", "Qwen2Config", tie_word_embeddings=True),
         _shape(
             "windows",
@@ -99,14 +100,15 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
             sliding_window=9,
             max_window_layers=1,
         ),
-        _shape("yarn", "Qwen2Config", rope_parameters=YARN),
+        _shape("yarn", "Qwen2Config", 1, rope_parameters=YARN),
     ),
     "qwen3": (
-        _shape("head-dim", "Qwen3Config", head_dim=32),
+        _shape("head-dim", "Qwen3Config", 3, head_dim=32),
         _shape("tied", "Qwen3Config", head_dim=16, tie_word_embeddings=True, attention_bias=True),
         _shape(
             "yarn-mscale",
             "Qwen3Config",
+            1,
             head_dim=16,
             num_key_value_heads=4,
             rope_parameters=YARN | {"mscale": 1.2, "mscale_all_dim": 0.7, "truncate": False},
@@ -165,10 +167,15 @@ def make_checkpoint(family: str, shape: Shape, seed: int, directory: Path) -> Pa
 
 
 def prompts(seed: int, n: int, vocab_size: int) -> list[list[int]]:
-    """n prompts of 1 to 60 random ids (0 and 1, the special ones, excluded)."""
+    """n prompts of 1 to 90 random ids (0 and 1, the special ones, excluded); the first ones are
+    the same for every n."""
     draw = random.Random(seed)
-    lengths = [1, 2, 15, 16, 17, 60] + [draw.randint(3, 40) for _ in range(n)]
-    return [[draw.randrange(2, vocab_size) for _ in range(length)] for length in lengths[:n]]
+    edges = [1, 2, 15, 16, 17, 90]
+    made = []
+    for i in range(n):
+        length = edges[i] if i < len(edges) else draw.randint(3, 40)
+        made.append([draw.randrange(2, vocab_size) for _ in range(length)])
+    return made
 
 
 @dataclass(frozen=True)
@@ -204,10 +211,15 @@ def greedy(model_dir: Path, prompt: list[int], n: int) -> list[int]:
     return answer(model_dir, tuple(prompt), n).ids
 
 
+def logits(model_dir: Path, prompt: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """float32 [prompt, vocab_size], computed in `dtype`."""
+    with torch.inference_mode():
+        return _model(model_dir, dtype)(torch.tensor([prompt])).logits[0].float()
+
+
 @cache
-def _model(model_dir: Path) -> Any:
-    model = _transformers().AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    return model.eval()
+def _model(model_dir: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return _transformers().AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).eval()
 
 
 @cache
@@ -218,3 +230,19 @@ def _transformers() -> Any:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
+
+
+def rope(kind: str, theta: float, head_dim: int, fields: dict[str, Any]) -> tuple[Any, float]:
+    """transformers' inverse frequencies and attention factor for a rope type."""
+    transformers = _transformers()
+    parameters = {"rope_type": kind, "rope_theta": theta} | fields
+    config = transformers.LlamaConfig(
+        head_dim=head_dim, max_position_embeddings=4096, rope_parameters=parameters
+    )
+    rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config)
+    return rotary.inv_freq, rotary.attention_scaling
+
+
+def activation(name: str) -> Any:
+    """transformers' function of a `hidden_act`."""
+    return _transformers().activations.ACT2FN[name]

@@ -215,3 +215,13 @@ def test_help_shows_defaults_and_units() -> None:
     assert "Port to listen on; 0 for any free one [default: 8000]" in text
     assert "[requests; default: 4 x max_num_seqs]" in text
     assert "--max-num-seqs" not in text
+
+
+def test_flags_that_are_not_given_pass_pydantic(capsys: pytest.CaptureFixture[str]) -> None:
+    """The CLI library checks arguments by pydantic where that is loaded, as it is once the server
+    is imported: a flag left away, None, was then refused as no string."""
+    import pydantic
+
+    assert pydantic.VERSION
+    assert run("both", "--url", "u") == 7
+    assert seen[1] == Own("u")

@@ -12,8 +12,10 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
+    "api.md": "penstock.server.apidoc:render",
     "cli.md": "penstock.cli.pages:commands",
     "config.md": "penstock.cli.pages:config",
+    "metrics.md": "penstock.observe.catalog:render_docs",
 }
 
 

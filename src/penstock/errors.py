@@ -9,6 +9,7 @@
     │   ├── ContextLengthError    prompt and output do not fit the context or the KV cache
     │   ├── TemplateError         the chat template refused the messages
     │   ├── ModelNotFoundError    no such model is served here
+    │   ├── BodyTooLargeError     the request's body is over the limit
     │   └── AuthError             missing or wrong API key
     ├── UnavailableError          not now; sending it again later can help
     │   ├── QueueFullError        the bounded queue is full
@@ -93,6 +94,10 @@ class TemplateError(RequestError):
 
 class ModelNotFoundError(RequestError):
     code = "model_not_found"
+
+
+class BodyTooLargeError(RequestError):
+    code = "body_too_large"
 
 
 class AuthError(RequestError):

@@ -272,6 +272,7 @@ def _parameter(option: Option) -> Parameter:
     )
     one: Any = bool if option.kind is bool else str
     kind: Any = list[str] if option.many else one
+    kind = kind if option.required else kind | None
     return Parameter(
         option.name,
         Parameter.POSITIONAL_OR_KEYWORD if option.positional else Parameter.KEYWORD_ONLY,
@@ -290,9 +291,8 @@ def _file_parameter() -> Parameter:
     about = cyclopts.Parameter(
         name="--config", help=text, show_default=False, group=_group(""), metavar="FILE"
     )
-    return Parameter(
-        "config", Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str, about]
-    )
+    hint = Annotated[str | None, about]
+    return Parameter("config", Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 
 
 Application = cyclopts.App

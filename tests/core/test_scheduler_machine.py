@@ -32,7 +32,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
         groups=st.sampled_from(sorted(GROUPS)),
         blocks=st.integers(8, 40),
-        budget=st.integers(4, 24),
+        budget=st.integers(1, 24),
         depth=st.integers(1, 3),
         retain=st.booleans(),
         policy=st.sampled_from(["fcfs", "priority"]),
@@ -89,6 +89,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def abort(self, data) -> None:
         assert self.scheduler.abort(data.draw(st.sampled_from(self.scheduler.live_ids())))
+
+    @precondition(lambda self: self.scheduler.has_work)
+    @rule(data=st.data())
+    def preempt(self, data) -> None:
+        self.scheduler.preempt(data.draw(st.sampled_from(self.scheduler.live_ids())))
 
     @rule(seconds=st.floats(0.1, 3))
     def wait(self, seconds) -> None:

@@ -6,9 +6,11 @@ which backend it runs on.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +48,15 @@ class AttnBatch:
     @property
     def num_rows(self) -> int:
         return len(self.query_lens_host)
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A cleared tensor. On a CPU its pages are taken when they are first written, so that a large
+    cache costs a start no time (torch.zeros writes every page)."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = math.prod(shape) * dtype.itemsize
+    return torch.from_numpy(np.zeros(size, np.uint8)).view(dtype).view(shape)
 
 
 class AttentionBackend(Protocol):

@@ -110,7 +110,7 @@ class TorchFast(TorchReference):
 
     def _decode(self, q: Tensor, cache: Tensor, chunk: DecodeChunk, scale: float) -> Tensor:
         """q [rows, num_heads, head_dim] -> the same shape."""
-        _, block_size, _, num_kv_heads, head_dim = cache.shape
+        num_kv_heads, head_dim = cache.shape[3:]
         gathered = self._gather(cache, chunk.blocks)
         if chunk.padding is not None:
             gathered.flatten(0, 1).index_fill_(0, chunk.padding, 0)

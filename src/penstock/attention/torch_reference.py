@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from penstock.attention.base import AttnBatch, GroupTables
+from penstock.attention.base import AttnBatch, GroupTables, zeros
 
 
 class TorchReference:
@@ -27,7 +27,7 @@ class TorchReference:
     ) -> Tensor:
         """Zeros [num_blocks, block_size, 2, num_kv_heads, head_dim]: a token's K beside its V."""
         shape = (num_blocks, block_size, 2, num_kv_heads, head_dim)
-        return torch.zeros(shape, dtype=dtype, device=device)
+        return zeros(shape, dtype, device)
 
     def write(self, cache: Tensor, k: Tensor, v: Tensor, tables: GroupTables) -> None:
         """See AttentionBackend.write."""

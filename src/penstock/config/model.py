@@ -23,12 +23,6 @@ class ModelConfig:
     download_dir: str | None = option(
         None, "Folder for downloads from the hub", automatic="the hub's cache"
     )
-    load_format: str = option(
-        "safetensors",
-        "`safetensors` reads the checkpoint; `dummy` fills the shapes of its config.json with"
-        " random weights, to measure speed without a download",
-        choices=("safetensors", "dummy"),
-    )
     dtype: str = option(
         "auto",
         "Number type of weights, activations and KV cache; `auto` follows the checkpoint",

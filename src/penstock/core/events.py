@@ -17,6 +17,8 @@ class Queued:
     id: str
     at: float
     num_prompt: int
+    arrived: float | None = None
+    """when the server received it, on the same clock; None: not told"""
 
 
 @dataclass(slots=True)

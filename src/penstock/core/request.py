@@ -1,4 +1,4 @@
-"""A request: what is asked (`Submission`, `Sampling`), and its state while it is served (`Request`).
+"""A request: what is asked (`Submission`, `Sampling`), and its state in service (`Request`).
 
 Token ids only: stop strings, templates and text live above the engine.
 """

@@ -49,7 +49,8 @@ MAX_MARGIN = 8
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a step may hold. max_num_batched_tokens >= max_num_seqs, so that all can decode."""
+    """What a step may hold. With max_num_batched_tokens < max_num_seqs the last in queue order
+    would wait while others decode; `config` refuses that for servers."""
 
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -176,7 +177,8 @@ class Scheduler:
         self._enqueue(request)
         if request.deadline_s is not None:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
-        self._events.append(Queued(request.id, self._clock.now(), request.num_prompt))
+        arrived = submission.arrival_s or None
+        self._events.append(Queued(request.id, self._clock.now(), request.num_prompt, arrived))
 
     def _limit(self, submission: Submission) -> int:
         """Most tokens, prompt included; the KV of the last one is never needed."""
@@ -207,6 +209,15 @@ class Scheduler:
         if request is None:
             return False
         self._finish(request, reason)
+        return True
+
+    def preempt(self, request_id: str) -> bool:
+        """Take a running request's slot and blocks; it comes back by itself and its tokens do
+        not change. False if it does not run."""
+        request = self._requests.get(request_id)
+        if request is None or request.status is not Status.RUNNING:
+            return False
+        self._preempt(request, request)
         return True
 
     def _enqueue(self, request: Request) -> None:
@@ -283,7 +294,7 @@ class Scheduler:
 
     def _schedule_decodes(self, plan: StepPlan, members: list[Request]) -> None:
         slots, starts, tokens = plan.slots, plan.starts, plan.tokens
-        for request in list(self._decoding):
+        for request in self._decoding[: self.limits.max_num_batched_tokens]:
             start = request.computed
             known = request.tokens
             pending = request.pending
@@ -429,10 +440,15 @@ class Scheduler:
         outputs, logprobs, events = result.tokens, result.logprobs, self._events
         for row, request in enumerate(members):
             request.in_flight -= 1
-            wanted = plan.samples[row]
-            if wanted:
+            new = None
+            if plan.samples[row]:
+                new = outputs[sampled]
+                found = logprobs.get(sampled) if logprobs else None
                 sampled += 1
             if request.status is Status.FINISHED:
+                continue
+            if new == []:  # before its blocks are committed: what is in them may be broken
+                self._fail([request], EngineError("The model returned no usable logits."))
                 continue
             if result.prompt_logprobs and row in result.prompt_logprobs:
                 first = plan.starts[row] + 1
@@ -441,15 +457,10 @@ class Scheduler:
                 full = (plan.starts[row] + plan.counts[row]) // size
                 if full > request.commits:
                     self._commit(request, full)
-            if not wanted:
+            if new is None:
                 continue
             request.pending -= 1
-            new = outputs[sampled - 1]
-            if not new:
-                self._fail([request], EngineError("The model returned no usable logits."))
-                continue
             request.tokens.extend(new)
-            found = logprobs.get(sampled - 1) if logprobs else None
             events.append(TokensOut(request.id, now, plan.step, new, found))
             if new[-1] in request.stops:
                 self._finish(request, FinishReason.STOP, stop_id=new[-1])

@@ -32,7 +32,7 @@ class Histories:
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self._vocab_size = vocab_size
-        self.tokens = torch.zeros(0, 0, dtype=torch.int64, device=device)
+        self.tokens = torch.zeros(0, 256, dtype=torch.int64, device=device)
         """[rows, capacity]: prompt, then output; past a row's length any valid ids"""
         self.counts = torch.zeros(0, vocab_size, dtype=torch.int32, device=device)
         """[rows, V]: 2 * (times in the output) + (1 where the prompt has it)"""
@@ -57,7 +57,7 @@ class Histories:
     def reserve(self, length: int) -> None:
         """Make room for rows of `length` tokens."""
         if length > self.tokens.shape[1]:
-            capacity = max(length, 2 * self.tokens.shape[1], 256)
+            capacity = max(length, 2 * self.tokens.shape[1])
             self._grow(rows=len(self.tokens), capacity=capacity)
 
     def record(self, rows: Tensor, places: Tensor, ids: Tensor) -> None:

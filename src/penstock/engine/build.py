@@ -23,7 +23,7 @@ from penstock.core.scheduler import Limits, Scheduler
 from penstock.engine.client import ModelInfo
 from penstock.engine.engine import Engine, Publish
 from penstock.engine.executor import InlineExecutor, ThreadExecutor
-from penstock.engine.hub import resolve_model
+from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, block_bytes, choose_num_blocks
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model, read_config
@@ -31,7 +31,7 @@ from penstock.errors import CheckpointError, ConfigError, EngineError
 from penstock.models.base import CausalLM
 from penstock.registry import ATTENTION_BACKENDS
 
-DEMO = Path(__file__).parent.parent / "demo" / "model"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_BUDGET = 256
 GPU_BUDGET = 8192
 
@@ -48,13 +48,6 @@ class Stages:
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began
-
-
-def model_folder(config: Config) -> Path:
-    """Where the checkpoint lies (downloaded if it is a hub id). Raises CheckpointError."""
-    if config.model.model == "demo":
-        return DEMO
-    return resolve_model(config.model.model, config.model.revision, config.model.download_dir)
 
 
 def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:
@@ -134,8 +127,8 @@ def _dtype(config: Config, raw: dict[str, Any]) -> torch.dtype:
     name = config.model.dtype
     if name == "auto":
         name = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
-    dtype = getattr(torch, name.removeprefix("torch."), None)
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    dtype = DTYPES.get(name.removeprefix("torch."))
+    if dtype is None:
         raise CheckpointError(
             f"The checkpoint's dtype {name!r} is not supported.",
             cure="Give --dtype bfloat16 or --dtype float32.",

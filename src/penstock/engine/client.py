@@ -5,7 +5,7 @@ In process for `LLM` and tests, another process for serving; nobody above can te
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -93,7 +93,7 @@ class EngineClient(Protocol):
         """Load the model and be ready. Raises ConfigError, CheckpointError …"""
         ...
 
-    def submit(self, submissions: list[Submission]) -> list[AsyncIterator[Delta]]:
+    def submit(self, submissions: list[Submission]) -> Sequence[AsyncIterator[Delta]]:
         """One iterator a submission. Closing an iterator early (or `abort`) aborts its request.
 
         A refused submission's iterator raises the typed error (ContextLengthError …) at its first

@@ -8,6 +8,7 @@ process or a socket to another.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -50,6 +51,7 @@ class Engine:
         self._publish = publish
         self._refused: list[Event] = []
         self._leaked = 0
+        self._under_way: deque[StepPlan] = deque()
         self._stats = EngineStats(at=clock.now())
 
     def run(self, inbox: Inbox) -> None:
@@ -59,15 +61,19 @@ class Engine:
                 self.step()
             else:
                 self._rest()
+        self.close()
+
+    def close(self) -> None:
+        """Stop whatever the executor runs in."""
         self._executor.close()
 
     def step(self) -> None:
         """One turn of the loop. With depth 2 the next plan is on its way before this one's
         result is waited for."""
         began = time.perf_counter()
-        plan = None
         while self.scheduler.may_schedule and (plan := self.scheduler.schedule()).slots:
             self._executor.submit(plan)
+            self._under_way.append(plan)
         scheduled = time.perf_counter()
         if self.scheduler.num_in_flight:
             result = self._executor.collect()
@@ -75,26 +81,25 @@ class Engine:
             self.scheduler.apply(result)
             self._stats.device_s = result.device_s
             self._stats.schedule_s = scheduled - began + time.perf_counter() - collected
+            self._count(self._under_way.popleft())
         self._stats.step_s = time.perf_counter() - began
-        self._count(plan)
         self._tell()
 
-    def _count(self, plan: StepPlan | None) -> None:
+    def _count(self, plan: StepPlan) -> None:
+        """The step whose result is there now."""
         stats = self._stats
-        stats.prefill_tokens = stats.decode_tokens = 0
-        if plan is not None and plan.slots:
-            stats.step = plan.step
-            stats.decode_tokens = sum(1 for count in plan.counts if count == 1)
-            stats.prefill_tokens = plan.num_tokens - stats.decode_tokens
+        stats.step = plan.step
+        stats.decode_tokens = sum(1 for count in plan.counts if count == 1)
+        stats.prefill_tokens = plan.num_tokens - stats.decode_tokens
 
     def _rest(self) -> None:
         """Idle: drop what is still on its way, and see that the books balance."""
         while self.scheduler.num_in_flight:
             self.scheduler.apply(self._executor.collect())
+            self._under_way.clear()
         pool = self.scheduler.pool
         self._leaked = pool.num_blocks - pool.num_available
-        self._stats.step_s = self._stats.device_s = self._stats.schedule_s = 0.0
-        self._count(None)
+        self._stats = EngineStats(at=0.0, step=self._stats.step)
         self._tell()
 
     def _take_in(self, messages: list[Message]) -> bool:

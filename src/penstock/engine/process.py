@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from threading import Thread
 
 import msgspec
@@ -41,9 +42,6 @@ class ProcessClient:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._boxes = Mailboxes(self.abort)
-        self._context = zmq.Context()
-        self._folder = tempfile.mkdtemp(prefix="penstock-")  # 0700: nobody else can connect
-        self._down = self._context.socket(zmq.PUSH)
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: Thread | None = None
         self._ready: asyncio.Future[ModelInfo] | None = None
@@ -57,6 +55,9 @@ class ProcessClient:
     async def start(self) -> ModelInfo:
         self._loop = asyncio.get_running_loop()
         self._ready = self._loop.create_future()
+        self._context = zmq.Context()
+        self._folder = tempfile.mkdtemp(prefix="penstock-")  # 0700: nobody else can connect
+        self._down = self._context.socket(zmq.PUSH)
         address = f"ipc://{self._folder}"
         up = self._context.socket(zmq.PULL)
         for socket, name in ((self._down, "down"), (up, "up")):
@@ -64,9 +65,7 @@ class ProcessClient:
             socket.setsockopt(zmq.SNDHWM if name == "down" else zmq.RCVHWM, 0)
             socket.bind(f"{address}/{name}")
         command = [sys.executable, "-m", "penstock.engine.process", address, str(os.getpid())]
-        self._process = await asyncio.to_thread(
-            subprocess.Popen, command, stdin=subprocess.DEVNULL
-        )
+        self._process = await asyncio.to_thread(subprocess.Popen, command, stdin=subprocess.DEVNULL)
         self._down.send(msgspec.msgpack.encode(self._config))
         self._reader = Thread(target=self._read, args=(up,), name="penstock-reader", daemon=True)
         self._reader.start()
@@ -111,7 +110,8 @@ class ProcessClient:
 
     def _send(self, message: Message) -> None:
         if not self._closing:
-            self._down.send(wire.encode_message(message))
+            with suppress(zmq.Again):  # nobody is left to read it: `_bury` tells the requests
+                self._down.send(wire.encode_message(message), zmq.NOBLOCK)
 
     def submit(self, submissions: list[Submission]) -> list[Mailbox]:
         boxes = self._boxes.open(submissions)
@@ -132,18 +132,17 @@ class ProcessClient:
 
     async def close(self) -> None:
         """End the engine process and give back sockets and files. May be called twice."""
-        if self._closing:
+        if self._closing or self._process is None:
             return
         self._send(None)
         self._closing = True
-        if self._process is not None:
-            try:
-                await asyncio.to_thread(self._process.wait, CLOSE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                await asyncio.to_thread(self._process.wait)
-            assert self._reader is not None
-            await asyncio.to_thread(self._reader.join)
+        try:
+            await asyncio.to_thread(self._process.wait, CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+        assert self._reader is not None
+        await asyncio.to_thread(self._reader.join)
         self._down.close()
         self._context.term()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -149,7 +149,8 @@ class ModelRunner:
     def _sample(self, rows: Tensor, slots: Ints, lengths: Ints, result: StepResult) -> None:
         positions = (lengths - self._num_prompt[slots]).tolist()
         drawn = self._sampler.sample(self._model.logits(rows), slots.tolist(), positions)
-        self._last[self._to_device(slots)] = drawn.ids
+        # A bad row (-1) fails when the host sees it; until then its id must be one that exists.
+        self._last[self._to_device(slots)] = drawn.ids.clamp(min=0)
         result.tokens = [[token] if token >= 0 else [] for token in drawn.ids.tolist()]
         result.logprobs = {row: [found] for row, found in drawn.logprobs.items()}
 

@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from penstock.attention.base import AttentionBackend
-from penstock.errors import CheckpointError, UnsupportedError
+from penstock.engine.kv import available_bytes
+from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.layers.targets import Target, Targets
 from penstock.models.base import CausalLM, ModelPlan
 from penstock.models.config_json import ConfigJson
@@ -31,13 +32,26 @@ def load_model(
     """The model of a checkpoint folder, weights cast to `dtype` on `device`.
 
     Raises CheckpointError (files missing, damaged or contradictory), UnknownArchitectureError,
-    UnsupportedError.
+    UnsupportedError; ConfigError when the memory does not hold the weights.
     """
-    config = read_config(path)
+    plan = read_plan(read_config(path), path / "config.json")
     with torch.inference_mode():
-        model = read_plan(config, path / "config.json").build(dtype, device, backend)
+        _check_room(plan.build(dtype, torch.device("meta"), backend), dtype, device)
+        model = plan.build(dtype, device, backend)
         load_weights(path, model)
     return model
+
+
+def _check_room(sketch: CausalLM, dtype: torch.dtype, device: torch.device) -> None:
+    """`sketch` has no memory yet: better to refuse here than to be killed while filling it."""
+    needed = sum(target.into.nbytes for target in sketch.targets().values())
+    free = available_bytes(device)
+    if needed > free:
+        raise ConfigError(
+            f"The weights need {needed / 2**30:.1f} GiB in {dtype}, and {device} has "
+            f"{free / 2**30:.1f} GiB available.",
+            cure="Use a smaller model or dtype, or a machine with more memory.",
+        )
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -142,7 +156,7 @@ def _tensors(file: Path, names: list[str] | None) -> Iterator[tuple[str, torch.T
                         f"{file} lacks the tensor {name!r} that {INDEX} promises.", cure=DOWNLOAD
                     )
                 yield name, opened.get_tensor(name)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file} is damaged or incomplete ({error}).", cure=DOWNLOAD
         ) from error

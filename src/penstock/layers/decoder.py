@@ -51,9 +51,7 @@ class DecoderPlan:
             for window in sorted(set(self.windows))
         )
 
-    def build(
-        self, dtype: torch.dtype, device: torch.device, backend: AttentionBackend
-    ) -> Decoder:
+    def build(self, dtype: torch.dtype, device: torch.device, backend: AttentionBackend) -> Decoder:
         """The model with uninitialised weights."""
         return Decoder(self, dtype, device, backend)
 

@@ -74,7 +74,7 @@ def _yarn(rope: Rope, frequencies: Tensor, head_dim: int) -> Tensor:
 
 
 def yarn_attention_factor(factor: float, mscale: float = 0.0, mscale_all_dim: float = 0.0) -> float:
-    """The temperature that the YaRN paper suggests, or the ratio that DeepSeek's configs ask for."""
+    """The temperature that the YaRN paper suggests, or the ratio that DeepSeek's files want."""
 
     def scale(weight: float) -> float:
         return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
@@ -104,9 +104,7 @@ class Rotation:
 class Rotary:
     """Makes a step's `Rotation`; computed in float32, then cast."""
 
-    def __init__(
-        self, rope: Rope, head_dim: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, rope: Rope, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
         frequencies = inverse_frequencies(rope, head_dim).to(device)
         self._frequencies = torch.cat((-frequencies, frequencies))
         self._factor = rope.attention_factor

@@ -7,7 +7,7 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,8 +17,9 @@ from penstock.core.clock import Clock
 from penstock.core.request import Sampling
 from penstock.engine.client import EngineClient, ModelInfo
 from penstock.engine.clock import MonotonicClock
+from penstock.engine.hub import model_folder
 from penstock.errors import InvalidFieldError, TemplateError
-from penstock.llm.generation import Generation
+from penstock.llm.generation import Generation, TextTimes
 from penstock.text.chat import ChatRenderer, Message
 from penstock.text.params import SamplingParams, generation_defaults
 from penstock.text.tokenizer import Tokenizer
@@ -54,25 +55,26 @@ class AsyncLLM:
         self.tokenizer = tokenizer
         self.renderer = renderer or ChatRenderer(tokenizer.chat_templates, tokenizer.special_tokens)
         self.defaults = dict(defaults or {})
+        ends = dict.fromkeys((*info.eos_ids, *tokenizer.eos_ids))
+        self.eos_ids = tuple(token_id for token_id in ends if token_id < info.vocab_size)
+        """ids that end an answer, by the checkpoint and by its tokenizer"""
         self.clock = clock or MonotonicClock()
+        self.times: TextTimes | None = None
+        """told of every request's time in the tokenizer and detokenizer"""
         self._new_seed = new_seed or partial(secrets.randbits, 63)
         self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
 
     @classmethod
-    async def start(
-        cls, config: Config, client: EngineClient, folder: Path, tokenizer_folder: Path
-    ) -> AsyncLLM:
-        """Load the tokenizer from its folder while the client starts the engine.
+    async def start(cls, config: Config, client: EngineClient) -> AsyncLLM:
+        """Load the tokenizer while the client starts the engine.
 
-        folder: the checkpoint's; its generation_config.json gives the defaults. Raises what
-        `EngineClient.start`, `Tokenizer.load` and `ChatTemplate` raise.
+        Raises what `EngineClient.start`, `Tokenizer.load` and `ChatTemplate` raise; the client is
+        closed then.
         """
         starting = asyncio.ensure_future(client.start())
         try:
-            tokenizer = await asyncio.to_thread(Tokenizer.load, tokenizer_folder)
-            renderer = await asyncio.to_thread(_renderer, config, tokenizer)
-            wanted = config.model.generation_config == "auto"
-            defaults = generation_defaults(folder) if wanted else {}
+            text = await asyncio.to_thread(_load_text, config)
+            info = await starting
         except BaseException:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
@@ -81,10 +83,10 @@ class AsyncLLM:
         seed = config.model.seed
         return cls(
             client,
-            await starting,
-            tokenizer,
-            renderer,
-            defaults=defaults,
+            info,
+            text.tokenizer,
+            text.renderer,
+            defaults=text.defaults,
             new_seed=None if seed is None else partial(random.Random(seed).getrandbits, 63),
         )
 
@@ -103,19 +105,22 @@ class AsyncLLM:
         deadline_s: float | None = None,
         cache_salt: str = "",
         default_max_tokens: int | None = None,
+        add_special_tokens: bool = True,
     ) -> Generation:
         """Submit a request; iterate over what is returned, or await its `result`.
 
         request_id: unique among the running ones; made up when None.
         arrival_s, deadline_s: absolute, in seconds on `self.clock`; arrival is now when None.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
+        add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
         of range, and ContextLengthError, before anything is submitted. What the engine refuses is
         raised by the first delta.
         """
         arrival_s = self.clock.now() if arrival_s is None else arrival_s
-        text = prompt if isinstance(prompt, str) else None
-        ids = await self.tokenize(prompt) if isinstance(prompt, str) else prompt
+        text, ids = None, prompt
+        if isinstance(prompt, str):
+            text, ids = prompt, await self.tokenize(prompt, add_special_tokens)
         return await self._submit(
             text,
             ids,
@@ -151,11 +156,11 @@ class AsyncLLM:
             text = self.renderer.render(messages, **template)
             return text, self.tokenizer.encode(text, add_special_tokens=False)
 
-        return await self._in_pool(work)
+        return await self._tokenizing(work)
 
     async def tokenize(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of a text, with BOS where the model wants one."""
-        return await self._in_pool(partial(self.tokenizer.encode, text, add_special_tokens))
+        return await self._tokenizing(partial(self.tokenizer.encode, text, add_special_tokens))
 
     async def detokenize(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         """Text of ids. Raises InvalidFieldError for what is not an id of this model."""
@@ -174,7 +179,7 @@ class AsyncLLM:
     async def _submit(
         self,
         prompt: str | None,
-        ids: list[int],
+        ids: Any,
         params: SamplingParams,
         default_max_tokens: int | None,
         **submission: Any,
@@ -187,15 +192,14 @@ class AsyncLLM:
         resolve = partial(
             params.resolve,
             self.tokenizer,
-            self.info.eos_ids,
+            self.eos_ids,
             len(ids),
             self.info.max_model_len,
             self._new_seed(),
             default_max_tokens,
+            self.info.vocab_size,
         )
         samplings = await self._in_pool(resolve) if params.bad_words else resolve()
-        for sampling in samplings:
-            sampling.validate(self.info.vocab_size)
         return Generation(
             self.client,
             self.clock,
@@ -204,6 +208,7 @@ class AsyncLLM:
             prompt_token_ids=ids,
             params=params,
             samplings=_prompt_logprobs_once(samplings),
+            times=self.times,
             **submission,
         )
 
@@ -212,6 +217,13 @@ class AsyncLLM:
         ok = isinstance(ids, list) and all(type(i) is int and 0 <= i < size for i in ids)
         if not ok:
             raise InvalidFieldError(f"{param} must be a list of ids below {size}.", param=param)
+
+    async def _tokenizing(self, work: Callable[[], T]) -> T:
+        began = self.clock.now()
+        result = await self._in_pool(work)
+        if self.times is not None:
+            self.times.tokenized(self.clock.now() - began)
+        return result
 
     async def _in_pool(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -222,11 +234,30 @@ def _prompt_logprobs_once(samplings: tuple[Sampling, ...]) -> list[Sampling]:
     return [samplings[0], *(replace(s, prompt_logprobs=None) for s in samplings[1:])]
 
 
-def _renderer(config: Config, tokenizer: Tokenizer) -> ChatRenderer:
-    templates = dict(tokenizer.chat_templates)
-    if config.model.chat_template is not None:
-        templates = {"default": _template_source(config.model.chat_template)}
-    return ChatRenderer(templates, tokenizer.special_tokens)
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """What a checkpoint folder says about text."""
+
+    tokenizer: Tokenizer
+    renderer: ChatRenderer
+    defaults: dict[str, Any]
+
+
+def _load_text(config: Config) -> _Text:
+    model = config.model
+    folder = tokenizer_folder = model_folder(config)
+    if model.tokenizer is not None:
+        other = replace(model, model=model.tokenizer, revision=None)
+        tokenizer_folder = model_folder(replace(config, model=other))
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    templates = tokenizer.chat_templates
+    if model.chat_template is not None:
+        templates = {"default": _template_source(model.chat_template)}
+    return _Text(
+        tokenizer,
+        ChatRenderer(templates, tokenizer.special_tokens),
+        generation_defaults(folder) if model.generation_config == "auto" else {},
+    )
 
 
 def _template_source(template: str) -> str:

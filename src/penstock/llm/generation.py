@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from penstock.core.clock import Clock
 from penstock.core.request import FinishReason, Sampling, Submission
@@ -24,6 +24,14 @@ from penstock.text.params import SamplingParams
 from penstock.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
+
+
+class TextTimes(Protocol):
+    """Told how long work on text took, in seconds: `observe.metrics.Metrics` is one."""
+
+    def tokenized(self, seconds: float) -> None: ...
+
+    def detokenized(self, seconds: float) -> None: ...
 
 
 class Generation:
@@ -49,6 +57,7 @@ class Generation:
         arrival_s: float = 0.0,
         deadline_s: float | None = None,
         cache_salt: str = "",
+        times: TextTimes | None = None,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
@@ -56,12 +65,15 @@ class Generation:
         self.params = params
         self.seed = samplings[0].seed
         """the request's, or the one that it was given"""
-        self.prompt_logprobs: list[PositionLogprobs | None] | None = None
+        self.prompt_logprobs: list[PositionLogprobs | None] | None = (
+            [None] if params.prompt_logprobs is not None and len(prompt_token_ids) == 1 else None
+        )
         """one entry a prompt token, once the first token is there; the first is None"""
         self.metrics = RequestMetrics(arrival_s=arrival_s, submitted_s=clock.now())
         self._client = client
         self._clock = clock
         self._tokenizer = tokenizer
+        self._times = times
         self._choices = [Choice(tokenizer, params, sampling) for sampling in samplings]
         self._ids = _choice_ids(request_id, len(samplings))
         self._cached_tokens = 0
@@ -80,7 +92,7 @@ class Generation:
                 for choice_id, sampling in zip(self._ids, samplings, strict=True)
             ]
         )
-        self._deltas = _merge(streams)
+        self._deltas = merge(streams)
 
     @property
     def usage(self) -> Usage:
@@ -162,8 +174,9 @@ class Generation:
         if index == 0:
             self._cached_tokens = max(self._cached_tokens, delta.cached_tokens)
             self._take_prompt(delta)
+        began = self._clock.now()
         text = choice.push(delta.tokens, delta.logprobs, delta.finish, delta.stop_id)
-        self._take_time(bool(text.token_ids))
+        self._take_time(began, bool(text.token_ids))
         if text.finish_reason is not None and delta.finish is None:
             # a stop string: the engine does not know yet
             self._client.abort([self._ids[index]], FinishReason.STOP)
@@ -174,8 +187,10 @@ class Generation:
             rest = [position_logprobs(entry, self._tokenizer) for entry in delta.prompt_logprobs]
             self.prompt_logprobs = [None, *rest]
 
-    def _take_time(self, has_tokens: bool) -> None:
+    def _take_time(self, began: float, has_tokens: bool) -> None:
         now = self._clock.now()
+        if self._times is not None:
+            self._times.detokenized(now - began)
         if has_tokens:
             self.metrics.first_token_s = self.metrics.first_token_s or now
             self.metrics.last_token_s = now
@@ -187,7 +202,7 @@ def _choice_ids(request_id: str, n: int) -> list[str]:
     return [request_id] if n == 1 else [f"{request_id}-{i}" for i in range(n)]
 
 
-async def _merge(streams: Sequence[AsyncIterator[T]]) -> AsyncGenerator[tuple[int, T], None]:
+async def merge(streams: Sequence[AsyncIterator[T]]) -> AsyncGenerator[tuple[int, T], None]:
     """(index of its stream, item), in the order in which the items come."""
     if len(streams) == 1:  # no task per item
         async for item in streams[0]:

@@ -6,7 +6,6 @@ import asyncio
 import difflib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -30,15 +29,9 @@ MIN_IN_FLIGHT = 64
 
 async def start_in_process(config: Config) -> AsyncLLM:
     """An `AsyncLLM` over an engine in this process."""
-    from penstock.engine.build import model_folder  # torch: only when it is needed
-    from penstock.engine.inprocess import InProcessClient
+    from penstock.engine.inprocess import InProcessClient  # only where a model starts
 
-    folder = await asyncio.to_thread(model_folder, config)
-    tokenizer_folder = folder
-    if config.model.tokenizer is not None:
-        other = replace(config, model=replace(config.model, model=config.model.tokenizer))
-        tokenizer_folder = await asyncio.to_thread(model_folder, other)
-    return await AsyncLLM.start(config, InProcessClient(config), folder, tokenizer_folder)
+    return await AsyncLLM.start(config, InProcessClient(config))
 
 
 def config_of(**options: Any) -> Config:
@@ -96,7 +89,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer prompts (texts or ids), all at once; outputs in the order of the prompts.
 
-        params: one for all, or one a prompt; plain `SamplingParams()` when None.
+        params: one for all, or one a prompt; `default_params()` when None.
         use_tqdm: show a progress bar (the name is vLLM's). The first error ends the call, and
         aborts the other requests.
         """
@@ -196,13 +189,13 @@ async def run_all(
 
 def _spread(
     params: SamplingParams | Sequence[SamplingParams] | None, count: int
-) -> list[SamplingParams]:
+) -> Sequence[SamplingParams | None]:
     if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
+        return [params] * count
     if len(params) != count:
         raise InvalidFieldError(
             f"{len(params)} params for {count} prompts.",
             cure="Give one for all, or one for each.",
             param="params",
         )
-    return list(params)
+    return params

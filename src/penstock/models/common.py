@@ -82,12 +82,17 @@ def uniform_windows(config: ConfigJson, window: int) -> tuple[int, ...]:
     return (window,) * config.size("num_hidden_layers")
 
 
-def layered_windows(config: ConfigJson, default_types: list[str]) -> tuple[int, ...]:
+def sliding_width(config: ConfigJson, default: int) -> int:
+    """Tokens of the window where `use_sliding_window` asks for one, else 0; `default` is the
+    family's width where the file has none (a null means no window)."""
+    width = config.take("sliding_window", int, 0 if "sliding_window" in config.raw else default)
+    return width if config.flag("use_sliding_window", False) else 0
+
+
+def layered_windows(config: ConfigJson, width: int, default_types: list[str]) -> tuple[int, ...]:
     """Windows of Qwen's and SmolLM3's files: by `layer_types`, or by the family's rule when the
     file has none."""
     layers = config.size("num_hidden_layers")
-    used = config.flag("use_sliding_window", False)
-    width = config.take("sliding_window", int, 0)
     types = config.take("layer_types", list, default_types)
     if len(types) != layers or any(kind not in (FULL, SLIDING) for kind in types):
         raise UnsupportedError(
@@ -95,18 +100,20 @@ def layered_windows(config: ConfigJson, default_types: list[str]) -> tuple[int, 
             f"layers, not {types!r}.",
             param="layer_types",
         )
-    if SLIDING in types and not (used and width > 0):
+    if SLIDING in types and not width:
         raise CheckpointError(
-            f"{config.where} contradicts itself: layer_types has {SLIDING}, but "
-            f"use_sliding_window is {used} and sliding_window {width}.",
+            f"{config.where} contradicts itself: layer_types has {SLIDING}, but use_sliding_window "
+            "and sliding_window give no window.",
             param="layer_types",
         )
     return tuple(width if kind == SLIDING else 0 for kind in types)
 
 
-def qwen_layer_types(config: ConfigJson) -> list[str]:
+def qwen_windows(config: ConfigJson) -> tuple[int, ...]:
     """Qwen's rule: with use_sliding_window, the layers from max_window_layers on have a window."""
-    layers = config.size("num_hidden_layers")
+    width = sliding_width(config, 4096)
     from_layer = config.take("max_window_layers", int, 28)
-    sliding = config.flag("use_sliding_window", False) and config.has("sliding_window")
-    return [SLIDING if sliding and i >= from_layer else FULL for i in range(layers)]
+    layers = range(config.size("num_hidden_layers"))
+    return layered_windows(
+        config, width, [SLIDING if width and i >= from_layer else FULL for i in layers]
+    )

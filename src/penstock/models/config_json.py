@@ -26,7 +26,7 @@ _HARMLESS = """
     temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
     encoder_no_repeat_ngram_size bad_words_ids num_return_sequences remove_invalid_values
     exponential_decay_length_penalty output_scores return_dict_in_generate
-    is_llama_config transformers.js_config use_mamba_kernels
+    is_llama_config max_sequence_length model_max_length
 """
 HARMLESS = frozenset(_HARMLESS.split())
 HARMLESS_PREFIXES = ("_", "unsloth", "transformers.js")
@@ -39,10 +39,6 @@ class ConfigJson:
         self.raw = raw
         self.where = where
         self._read: set[str] = set()
-
-    def has(self, name: str) -> bool:
-        """Whether the field is there and not null."""
-        return self.raw.get(name) is not None
 
     def take(self, name: str, kind: type[T] | tuple[type[T], ...], default: T | None = None) -> T:
         """The value of a field, or the default where it is missing or null.
@@ -68,12 +64,17 @@ class ConfigJson:
         """A positive whole number."""
         value = self.take(name, int, default)
         if value <= 0:
-            raise CheckpointError(f"{self.where}: {name!r} must be positive, not {value}.")
+            raise CheckpointError(
+                f"{self.where}: {name!r} must be positive, not {value}.", param=name
+            )
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
-        """A whole or broken number, as float."""
-        return float(self.take(name, (int, float), default))
+        """A whole or broken number of 0 or more, as float."""
+        value = float(self.take(name, (int, float), default))
+        if not 0 <= value < float("inf"):
+            raise CheckpointError(f"{self.where}: {name!r} must not be {value}.", param=name)
+        return value
 
     def flag(self, name: str, default: bool) -> bool:
         return self.take(name, bool, default)

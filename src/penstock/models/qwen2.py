@@ -4,11 +4,10 @@ a window."""
 from __future__ import annotations
 
 from penstock.layers.decoder import DecoderPlan
-from penstock.models.common import layered_windows, qwen_layer_types, read_decoder
+from penstock.models.common import qwen_windows, read_decoder
 from penstock.models.config_json import ConfigJson
 
 
 def read(config: ConfigJson) -> DecoderPlan:
     """Raises CheckpointError and UnsupportedError."""
-    windows = layered_windows(config, qwen_layer_types(config))
-    return read_decoder(config, windows=windows, qkv_bias=True)
+    return read_decoder(config, windows=qwen_windows(config), qkv_bias=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.layers.decoder import DecoderPlan
-from penstock.models.common import layered_windows, qwen_layer_types, read_decoder
+from penstock.models.common import qwen_windows, read_decoder
 from penstock.models.config_json import ConfigJson
 
 
@@ -12,7 +12,7 @@ def read(config: ConfigJson) -> DecoderPlan:
     bias = config.flag("attention_bias", False)
     return read_decoder(
         config,
-        windows=layered_windows(config, qwen_layer_types(config)),
+        windows=qwen_windows(config),
         qkv_bias=bias,
         out_bias=bias,
         qk_norm=True,

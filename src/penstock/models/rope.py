@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.errors import UnsupportedError
+from penstock.errors import CheckpointError, UnsupportedError
 from penstock.layers.rotary import Rope, yarn_attention_factor
 from penstock.models.config_json import ConfigJson
 
@@ -59,6 +59,10 @@ def read_rope(config: ConfigJson, max_positions: int, default_theta: float) -> t
             param="partial_rotary_factor",
         )
     rope = _read_kind(fields, kind, theta, config, max_positions)
+    if rope.factor < 1 or rope.theta <= 1 or rope.low_freq_factor >= rope.high_freq_factor:
+        raise CheckpointError(
+            f"{fields.where} make no sense: {fields.raw!r}.", param="rope_scaling"
+        )
     fields.finish(FIELDS[kind])
     if kind == "linear":
         max_positions = int(max_positions * rope.factor)
@@ -97,7 +101,5 @@ def _read_kind(
         beta_fast=fields.number("beta_fast", 32.0),
         beta_slow=fields.number("beta_slow", 1.0),
         truncate=fields.flag("truncate", True),
-        attention_factor=fields.number(
-            "attention_factor", yarn_attention_factor(factor, *mscales)
-        ),
+        attention_factor=fields.number("attention_factor", yarn_attention_factor(factor, *mscales)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.errors import CheckpointError
 from penstock.layers.decoder import DecoderPlan
-from penstock.models.common import FULL, SLIDING, layered_windows, read_decoder
+from penstock.models.common import FULL, SLIDING, layered_windows, read_decoder, sliding_width
 from penstock.models.config_json import ConfigJson
 
 
@@ -19,13 +19,13 @@ def read(config: ConfigJson) -> DecoderPlan:
             f"{config.where}: no_rope_layers has {len(rotary)} entries for {layers} layers.",
             param="no_rope_layers",
         )
-    sliding = config.flag("use_sliding_window", False) and config.has("sliding_window")
-    types = [SLIDING if sliding and not rotates else FULL for rotates in rotary[:layers]]
+    width = sliding_width(config, 0)
+    types = [SLIDING if width and not rotates else FULL for rotates in rotary[:layers]]
     config.take("max_window_layers", int, 0)  # published, and read by nobody
     bias = config.flag("attention_bias", False)
     return read_decoder(
         config,
-        windows=layered_windows(config, types),
+        windows=layered_windows(config, width, types),
         rotary=tuple(bool(rotates) for rotates in rotary[:layers]),
         qkv_bias=bias,
         out_bias=bias,

@@ -77,6 +77,7 @@ class SamplingParams:
         _word_list(self.bad_words)
         _require(_is_list(self.bad_words_ids), "bad_words_ids", "a list of id lists")
         for word in self.bad_words_ids or ():
+            _require(bool(word), "bad_words_ids", "a list of id lists, none of them empty")
             _id_list(word, "bad_words_ids")
         self._sampling().validate(_MOST_IDS)
 
@@ -93,12 +94,15 @@ class SamplingParams:
         max_model_len: int,
         seed: int,
         default_max_tokens: int | None = None,
+        vocab_size: int = _MOST_IDS,
     ) -> tuple[Sampling, ...]:
         """One `Sampling` a choice.
 
         seed: used when the request has none.
         default_max_tokens: used, as far as the context allows, when the request sets no limit.
-        Raises ContextLengthError when prompt and output do not fit max_model_len.
+        vocab_size: of the model; no id may reach it.
+        Raises ContextLengthError when prompt and output do not fit max_model_len, and
+        InvalidFieldError for what only the model's numbers show to be out of range.
         """
         room = max_model_len - prompt_len
         _check_room(prompt_len, self.max_tokens, max_model_len)
@@ -112,6 +116,7 @@ class SamplingParams:
             seed=seed if self.seed is None else self.seed,
             max_tokens=room if limit is None else min(limit, room),
         )
+        base.validate(vocab_size)
         return tuple(replace(base, choice=choice) for choice in range(self.n))
 
     def _sampling(self) -> Sampling:

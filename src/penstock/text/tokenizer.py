@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, processors
+from tokenizers import AddedToken
 
 from penstock.errors import InvalidFieldError, TokenizerError
 from penstock.text.decoder import Decoder, alphabet_bytes, byte_of, compile_decoder
@@ -31,7 +31,8 @@ class Tokenizer:
 
     special_tokens: by name (`bos_token` …), as chat templates want them.
     chat_templates: by name; `default` and, for requests with tools, `tool_use` have a meaning.
-    eos_ids: ids that end an answer by the folder's generation_config.json, else `eos_token`'s.
+    eos_ids: ids that end an answer: those of the folder's generation_config.json and `eos_token`'s
+    (fine-tunes exist that change only one of the two).
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Tokenizer:
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.bos_id = self._named_id("bos_token")
         eos_id = self._named_id("eos_token")
-        self.eos_ids = tuple(eos_ids) or (() if eos_id is None else (eos_id,))
+        self.eos_ids = tuple(dict.fromkeys([*eos_ids, *([] if eos_id is None else [eos_id])]))
         added = backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self._special = {token.content for token in added.values() if token.special}
@@ -80,7 +81,6 @@ class Tokenizer:
         backend = _read_backend(folder)
         special = {name: content for name in NAMED_TOKENS if (content := _content(names.get(name)))}
         _add_tokens(backend, config, special, folder)
-        _set_post_processor(backend, config, special)
         ends = read_json(folder / "generation_config.json").get("eos_token_id")
         return cls(
             backend,
@@ -92,7 +92,7 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`. Special tokens written out in the text are recognised.
 
-        add_special_tokens adds what the checkpoint puts around a text (BOS, as a rule), but never
+        add_special_tokens adds what tokenizer.json puts around a text (BOS, as a rule), but never
         a second BOS. Raises InvalidFieldError for text that is not valid Unicode.
         """
         try:
@@ -152,7 +152,7 @@ def _read_backend(folder: Path) -> tokenizers.Tokenizer:
         if (folder / "tokenizer.model").is_file():
             raise TokenizerError(
                 f"{folder} has only a sentencepiece tokenizer.model.",
-                cure="Convert it once with transformers:"
+                cure="Convert it once with transformers (and sentencepiece, protobuf):"
                 " AutoTokenizer.from_pretrained(folder).save_pretrained(folder).",
             )
         raise TokenizerError(
@@ -218,43 +218,16 @@ def _values(entries: Any) -> list[Any]:
     return list(entries.values()) if isinstance(entries, dict) else list(entries)
 
 
-def _set_post_processor(
-    backend: tokenizers.Tokenizer, config: dict[str, Any], special: dict[str, str]
-) -> None:
-    """`add_bos_token` (with `add_eos_token`), where the config has it, overrules tokenizer.json."""
-    if not isinstance(config.get("add_bos_token"), bool):
-        return
-    before, after = (
-        [special[f"{name}_token"]]
-        if config.get(f"add_{name}_token") and f"{name}_token" in special
-        else []
-        for name in ("bos", "eos")
-    )
-    ids = [(token, backend.token_to_id(token)) for token in dict.fromkeys(before + after)]
-    missing = [token for token, token_id in ids if token_id is None]
-    if missing:
-        raise TokenizerError(
-            f"tokenizer_config.json adds {missing[0]!r}, which is not in the vocabulary.",
-            cure="Take both files from the same revision of the model.",
-        )
-    backend.post_processor = processors.TemplateProcessing(
-        single=[*before, "$A", *after], pair=None, special_tokens=ids
-    )
-
-
 def _read_templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
-    """Chat templates by name. Files of their own win over tokenizer_config.json."""
-    templates: dict[str, str] = {}
+    """Chat templates by name; where there are files of their own, only those."""
+    files = {path.stem: path for path in (folder / "additional_chat_templates").glob("*.jinja")}
+    if (folder / "chat_template.jinja").is_file():
+        files["default"] = folder / "chat_template.jinja"
+    if files:
+        return {name: path.read_text(encoding="utf-8") for name, path in files.items()}
     entry = config.get("chat_template")
-    if isinstance(entry, str):
-        templates["default"] = entry
-    elif isinstance(entry, list):
-        templates.update({part["name"]: part["template"] for part in entry})
-    elif isinstance(entry, dict):
-        templates.update(entry)
-    named = sorted((folder / "additional_chat_templates").glob("*.jinja"))
-    for path in [*named, folder / "chat_template.jinja"]:
-        if path.is_file():
-            name = "default" if path.parent == folder else path.stem
-            templates[name] = path.read_text(encoding="utf-8")
-    return templates
+    if isinstance(entry, list):
+        return {part["name"]: part["template"] for part in entry}
+    if isinstance(entry, dict):
+        return dict(entry)
+    return {} if entry is None else {"default": str(entry)}

@@ -1,0 +1,1 @@
+"""Comparisons with peers and with the hardware's limits; results stand in `results/`."""

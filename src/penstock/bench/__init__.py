@@ -1,0 +1,1 @@
+"""Load against any OpenAI-style server, as its clients see it. Never reaches torch."""

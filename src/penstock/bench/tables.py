@@ -1,0 +1,54 @@
+"""A report of `bench serve` for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+
+from penstock.bench.serve import METRICS, Report
+from penstock.report.tables import number, spread_cells, table
+
+NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end"}
+
+
+def render(report: Report) -> Group:
+    """Throughput and latency by concurrency, then errors and notes."""
+    options, machine, target = report.options, report.machine, report.target
+    head = (
+        f"{target.model} at {options.url}, {options.endpoint}, {options.input_len} tokens in, "
+        f"{options.output_len} out, {options.shared_prefix_len} shared, "
+        f"seed {target.prompts.seed}; client on {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['date']}"
+    )
+    parts: list[RenderableType] = [head, _throughput(report), _latency(report)]
+    for level in report.levels:
+        for cause, count in level.errors.items():
+            said = f"{cause}: {level.error_details[cause]}".rstrip(": ")
+            parts.append(f"concurrency {level.concurrency}: {count} failed: {said}")
+    parts += [f"note: {note}" for note in report.notes]
+    return Group(*parts)
+
+
+def _throughput(report: Report) -> RenderableType:
+    columns = ("concurrency", "ok", "failed", "requests/s", "output tok/s", "total tok/s", "cached")
+    rows = [
+        (
+            str(level.concurrency),
+            str(level.completed),
+            str(level.requests - level.completed),
+            number(level.requests_per_s, 2),
+            number(level.output_tokens_per_s),
+            number(level.total_tokens_per_s),
+            f"{level.cached_tokens / max(1, level.input_tokens):.0%}",
+        )
+        for level in report.levels
+    ]
+    return table("Throughput", columns, rows)
+
+
+def _latency(report: Report) -> RenderableType:
+    rows = [
+        (NAMES[metric], str(level.concurrency), *spread_cells(getattr(level, f"{metric}_s")))
+        for metric in METRICS
+        for level in report.levels
+    ]
+    return table("Latency, ms", ("", "concurrency", "mean", "p50", "p95", "p99"), rows)

@@ -1,0 +1,185 @@
+"""Events into metrics: the sink that an engine client tells of every step.
+
+All methods are called from the server's event loop. A step's cost is a few hundred nanoseconds a
+row: gaps between tokens are grouped first, because rows that run together share them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import psutil
+from prometheus_client import CollectorRegistry, generate_latest
+
+from penstock.core.events import Event, Finished, Preempted, Queued, Scheduled, TokensOut
+from penstock.core.request import FinishReason
+from penstock.core.timeline import Progress, Timeline
+from penstock.observe import catalog as c
+from penstock.observe.instruments import Board
+
+if TYPE_CHECKING:
+    from penstock.engine.client import EngineStats, ModelInfo
+
+
+class Metrics:
+    """Metrics of one engine as seen by the process that serves it."""
+
+    def __init__(
+        self, model_name: str, registry: CollectorRegistry | None = None, engine: str = "0"
+    ) -> None:
+        """registry: an own one unless given. Raises ValueError when it has one of the names."""
+        self._registry = registry or CollectorRegistry(auto_describe=False)
+        self._board = Board(c.CATALOG, {"model_name": model_name, "engine": engine})
+        self._registry.register(self._board)
+        self._live: dict[str, Progress] = {}
+        self._pids = {"api": os.getpid()}
+        ended = self._board.number(c.SUCCESS)
+        for reason in FinishReason:
+            ended.set(0, reason.value)
+
+    @property
+    def num_live(self) -> int:
+        """Requests that were queued and have not ended."""
+        return len(self._live)
+
+    # The engine tells
+
+    def __call__(self, events: list[Event], stats: EngineStats) -> None:
+        """A step happened (or a second passed while idle)."""
+        gaps: dict[float, int] = {}
+        live, tokens = self._live, 0
+        for event in events:
+            if isinstance(event, TokensOut):
+                tokens += len(event.tokens)
+                progress = live.get(event.id)
+                gap = progress.tokens(event.at) if progress else None
+                if gap is not None:
+                    gaps[gap] = gaps.get(gap, 0) + 1
+                elif progress:
+                    self._add(c.PROMPT_TOKENS, progress.num_prompt)
+            else:
+                self._rare(event)
+        self._add(c.GENERATION_TOKENS, tokens)
+        itl = self._board.histogram(c.ITL_S)
+        for gap, times in gaps.items():
+            itl.observe(gap, times)
+        self._step(stats)
+
+    def _rare(self, event: Event) -> None:
+        """What happens a few times in a request's life."""
+        if isinstance(event, Queued):
+            self._live[event.id] = Progress(event)
+        elif isinstance(event, Scheduled):
+            self._add(c.CACHED_TOKENS, event.cached_tokens)
+            if progress := self._live.get(event.id):
+                progress.scheduled(event)
+        elif isinstance(event, Preempted):
+            self._add(c.LOST_TOKENS, event.lost_tokens)
+        elif isinstance(event, Finished):
+            self._finished(event)
+
+    def _finished(self, event: Finished) -> None:
+        self._board.number(c.SUCCESS).add(1, event.reason.value)
+        if event.reason is FinishReason.ABORT:
+            self._add(c.CANCELLED, 1)
+        if event.error is not None:
+            self._board.number(c.REQUEST_ERRORS).add(1, str(event.error["code"]))
+        progress = self._live.pop(event.id, None)
+        if progress is not None:  # a request that was refused at the door has no life
+            self._lived(progress.finish(event))
+
+    def _lived(self, timeline: Timeline) -> None:
+        for metric, value in (
+            (c.TTFT_S, timeline.ttft_s),
+            (c.TPOT_S, timeline.tpot_s),
+            (c.STALL_S, timeline.longest_stall_s),
+            (c.E2E_S, timeline.e2e_s),
+            (c.INTAKE_S, timeline.intake_s),
+            (c.QUEUE_S, timeline.queue_s),
+            (c.PREFILL_S, timeline.prefill_s),
+            (c.DECODE_S, timeline.decode_s),
+            (c.INFERENCE_S, timeline.inference_s),
+            (c.REQUEST_PROMPT, timeline.num_prompt),
+            (c.REQUEST_OUTPUT, timeline.num_output),
+        ):
+            if value is not None:
+                self._observe(metric, value)
+
+    def _step(self, stats: EngineStats) -> None:
+        used = stats.blocks_total - stats.blocks_free - stats.blocks_cached
+        for metric, value in (
+            (c.RUNNING, stats.running),
+            (c.WAITING, stats.waiting + stats.held),
+            (c.HELD, stats.held),
+            (c.KV_USAGE, used / stats.blocks_total if stats.blocks_total else 0),
+            (c.BLOCKS_TOTAL, stats.blocks_total),
+            (c.BLOCKS_FREE, stats.blocks_free),
+            (c.BLOCKS_CACHED, stats.blocks_cached),
+            (c.LEAKED, stats.leaked_blocks),
+            (c.PREFIX_QUERIES, stats.prefix_queries),
+            (c.PREFIX_HITS, stats.prefix_hits),
+            (c.PREEMPTIONS, stats.preemptions),
+        ):
+            self._board.number(metric).set(value)
+        computed = stats.prefill_tokens + stats.decode_tokens
+        if computed:
+            self._add(c.STEPS, 1)
+            self._add(c.PREFILL_TOKENS, stats.prefill_tokens)
+            self._add(c.DECODE_TOKENS, stats.decode_tokens)
+            self._observe(c.STEP_TOKENS_ALL, computed)
+            self._observe(c.STEP_PREFILL, stats.prefill_tokens)
+            self._observe(c.STEP_DECODE, stats.decode_tokens)
+            self._observe(c.STEP_S, stats.step_s)
+            self._observe(c.DEVICE_S, stats.device_s)
+            self._observe(c.SCHEDULE_S, stats.schedule_s)
+
+    # The server tells
+
+    def ready(self, info: ModelInfo) -> None:
+        """The engine settled its shape."""
+        values = (info.block_size, info.num_blocks, info.max_model_len, info.dtype)
+        self._board.number(c.CACHE_CONFIG).set(1, *(str(value) for value in values))
+
+    def watch_process(self, role: str, pid: int) -> None:
+        """Report this process's memory as well; `api` is the calling process from the start."""
+        self._pids[role] = pid
+
+    def requested(self, n: int, max_tokens: int | None) -> None:
+        """A request was accepted with these parameters."""
+        self._observe(c.REQUEST_N, n)
+        if max_tokens is not None:
+            self._observe(c.REQUEST_MAX_TOKENS, max_tokens)
+
+    def rejected(self, reason: str) -> None:
+        """A request was refused at once; reason: an error's code, as `queue_full`."""
+        self._board.number(c.REJECTED).add(1, reason)
+
+    def http_error(self, code: str, status: int) -> None:
+        """An error body was sent; code: the error's, as `invalid_field`."""
+        self._board.number(c.HTTP_ERRORS).add(1, code, str(status))
+
+    def tokenized(self, seconds: float) -> None:
+        self._observe(c.TOKENIZE_S, seconds)
+
+    def detokenized(self, seconds: float) -> None:
+        self._observe(c.DETOKENIZE_S, seconds)
+
+    # The scraper asks
+
+    def render(self) -> bytes:
+        """Prometheus' text format, UTF-8; content type `CONTENT_TYPE_LATEST` of the client."""
+        memory = self._board.number(c.RSS)
+        memory.values.clear()
+        for role, pid in self._pids.items():
+            try:
+                memory.set(psutil.Process(pid).memory_info().rss, role)
+            except psutil.NoSuchProcess:
+                continue  # it ended: its line ends with it
+        return generate_latest(self._registry)
+
+    def _add(self, metric: c.Metric, amount: float) -> None:
+        self._board.number(metric).add(amount)
+
+    def _observe(self, metric: c.Metric, value: float) -> None:
+        self._board.histogram(metric).observe(value)

@@ -1,0 +1,1 @@
+"""Numbers for people: what machine they come from, how they spread, tables of them."""

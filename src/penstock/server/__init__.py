@@ -1,0 +1,1 @@
+"""The HTTP server: OpenAI-style routes over `AsyncLLM`. Called by `penstock serve`."""

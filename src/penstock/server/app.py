@@ -1,0 +1,124 @@
+"""The HTTP application: its routes as a list, and `serve`, which `penstock serve` calls."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import uvloop
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+import penstock
+from penstock.config import Config
+from penstock.engine.process import ProcessClient
+from penstock.llm import AsyncLLM
+from penstock.server import routes
+from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
+from penstock.server.lifecycle import bind, run, url_of
+from penstock.server.service import Service
+from penstock.server.start import Start
+from penstock.web.errors import on_http_error
+from penstock.web.keys import KeyGate, Keys
+from penstock.web.sse import ClientGone
+
+Handler = Callable[[Service, Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: str
+    handler: Handler
+    fields: str | None = None
+    """endpoint of the table of fields, for those with a body"""
+    open: bool = False
+    """needs no key"""
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "/v1/chat/completions", routes.chat, CHAT),
+    Route("POST", "/v1/completions", routes.completions, COMPLETIONS),
+    Route("POST", "/v1/chat/render", routes.render, CHAT),
+    Route("GET", "/v1/models", routes.models),
+    Route("GET", "/v1/models/{name:path}", routes.model),
+    Route("POST", "/tokenize", routes.tokenize, TOKENIZE),
+    Route("POST", "/detokenize", routes.detokenize, DETOKENIZE),
+    Route("GET", "/version", routes.version),
+    Route("GET", "/metrics", routes.metrics, open=True),
+    Route("GET", "/live", routes.live, open=True),
+    Route("GET", "/ready", routes.ready, open=True),
+    Route("GET", "/health", routes.health, open=True),
+)
+
+OPEN_PATHS = frozenset({r.path for r in ROUTES if r.open} | {"/docs", "/openapi.json"})
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI application over a service that may still be loading."""
+    app = FastAPI(title="Penstock", version=penstock.__version__, redoc_url=None)
+    for route in ROUTES:
+        app.add_api_route(
+            route.path,
+            _endpoint(service, route.handler),
+            methods=[route.method],
+            name=route.handler.__name__,
+            summary=(route.handler.__doc__ or "").partition("\n")[0],
+            response_model=None,
+            openapi_extra=_request_body(route),
+        )
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_middleware(KeyGate, Keys(service.config.server.api_key), OPEN_PATHS)
+    return app
+
+
+def _endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await handler(service, request)
+        except (ClientGone, ClientDisconnect):
+            return Response(status_code=499)  # nginx's number; nobody reads it
+        except Exception as error:
+            return service.refuse(error, routes.request_id(request))
+
+    return endpoint
+
+
+def _request_body(route: Route) -> dict[str, Any] | None:
+    if route.fields is None:
+        return None
+    content = {"application/json": {"schema": schema(route.fields)}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def serve(config: Config) -> None:
+    """Serve until a signal ends it.
+
+    Raises ConfigError when the address cannot be had, and what keeps the model from loading;
+    SystemExit(1) when running requests were cut off at the end.
+    """
+    sock = bind(config.server.host, config.server.port)  # first: a port in use shows at once
+    start = Start()
+    level = config.server.log_level.upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    service = Service(config)
+
+    async def load() -> None:
+        client = ProcessClient(config)
+        llm = await AsyncLLM.start(config, client)
+        service.open(llm)
+        if client.pid is not None:
+            service.metrics.watch_process("engine", client.pid)
+        sys.stdout.write(start.report(llm.info, url_of(sock)))
+        sys.stdout.flush()
+
+    app = create_app(service)
+    ends = (service.abort_all, service.close)
+    if not uvloop.run(run(app, config.server, service.door, load, *ends, sock)):
+        raise SystemExit(1)

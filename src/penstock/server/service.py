@@ -1,0 +1,116 @@
+"""What the routes share: the model once it is loaded, the door, the names, the metrics."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from starlette.responses import Response
+
+from penstock.config import Config
+from penstock.engine.client import ModelInfo
+from penstock.errors import (
+    EngineDeadError,
+    EngineError,
+    EngineStuckError,
+    ModelNotFoundError,
+    PenstockError,
+    UnavailableError,
+)
+from penstock.llm import AsyncLLM, Generation
+from penstock.observe.metrics import Metrics
+from penstock.server.calls import Call
+from penstock.web.errors import as_typed, error_response, status_of
+from penstock.web.limits import Door
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """One model behind one door. `open` makes it ready; until then every request gets 503."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.names = config.served_names
+        self.door = Door(config.engine.max_num_seqs + config.max_waiting)
+        self.metrics = Metrics(self.names[0])
+        self.created = int(time.time())
+        self._llm: AsyncLLM | None = None
+        self._live: set[Generation] = set()
+
+    def open(self, llm: AsyncLLM) -> None:
+        """The model is loaded: requests are served from now on."""
+        llm.client.subscribe(self.metrics)
+        self.metrics.ready(llm.info)
+        llm.times = self.metrics
+        self._llm = llm
+
+    def llm(self) -> AsyncLLM:
+        """The model. Raises UnavailableError while it loads, and what `check_health` raises."""
+        if self._llm is None:
+            raise UnavailableError(
+                "The model is still loading.",
+                cure="Retry; /ready answers 200 as soon as it is loaded.",
+                retry_after_s=2.0,
+            )
+        self._llm.client.check_health(self.config.server.health_stuck_after_s)
+        return self._llm
+
+    def check_model(self, name: str | None) -> None:
+        """Raise ModelNotFoundError for another name than those served; none at all is fine."""
+        if name is not None and name not in self.names:
+            raise ModelNotFoundError(
+                f"The model {name!r} is not served here.",
+                cure=f"Served: {', '.join(self.names)}.",
+                param="model",
+            )
+
+    @asynccontextmanager
+    async def running(self, call: Call) -> AsyncGenerator[list[Generation], None]:
+        """Submit a call's prompts; on leaving, whatever is not finished is aborted.
+
+        Raises what `Door.admit`, `AsyncLLM.generate` and `AsyncLLM.chat` raise.
+        """
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self.door.admit(call.num_choices))
+            generations = []
+            for generate in call.prompts:
+                generation = await stack.enter_async_context(await generate())
+                self._live.add(generation)
+                stack.callback(self._live.discard, generation)
+                generations.append(generation)
+            self.metrics.requested(call.params.n, call.params.max_tokens)
+            yield generations
+
+    def abort_all(self) -> None:
+        """End everything that runs; its clients are told that the server shuts down."""
+        if self._llm is not None:
+            for generation in list(self._live):
+                self._llm.abort(generation.request_id, generation.params.n)
+
+    def count_error(self, error: PenstockError) -> None:
+        status = status_of(error.code)
+        self.metrics.http_error(error.code, status)
+        if status in (429, 503):
+            self.metrics.rejected(error.code)
+        if isinstance(error, EngineDeadError | EngineStuckError | EngineError):
+            log.error("a request failed: %s", error)
+
+    def refuse(self, error: Exception, request_id: str) -> Response:
+        """The reply to a request that failed before its reply began."""
+        typed = as_typed(error)
+        self.count_error(typed)
+        response = error_response(typed)
+        response.headers["X-Request-Id"] = request_id
+        return response
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """What the engine settled; None while the model loads."""
+        return None if self._llm is None else self._llm.info
+
+    async def close(self) -> None:
+        if self._llm is not None:
+            await self._llm.close()

@@ -1,0 +1,1 @@
+"""What every HTTP front shares: error bodies, API keys, admission limits, SSE framing."""

@@ -1,0 +1,34 @@
+"""The benchmark scripts run, on a tiny model: what they print is no result, but nothing is broken.
+
+Their claims are not judged here; a machine that runs tests is no place to measure.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = {
+    "decode": ("--pairs 1 --output-len 32 --concurrency 4", "at once / transformers, decode"),
+    "prefix": ("--pairs 1 --requests 4 --prefix-len 200 --output-len 4", "unshared: throughput"),
+    "chunks": ("--pairs 1 --prompt-len 1000 --streams 3", "default budget: step"),
+    "start": ("--runs 1 --starts 1", "what the last start printed"),
+    "scheduler": ("--pairs 1 --steps 100 --requests 32", "depth 2: median step"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_runs_to_its_last_claim(name: str) -> None:
+    flags, last = SCRIPTS[name]
+    command = [sys.executable, "-m", f"benchmarks.engine.{name}", "--tiny", "--threads", "1"]
+    done = subprocess.run(
+        [*command, *flags.split()], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert last in done.stdout
+    assert "nan" not in done.stdout
