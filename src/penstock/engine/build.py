@@ -29,7 +29,8 @@ from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model, read_config
 from penstock.errors import CheckpointError, ConfigError, EngineError
 from penstock.models.base import CausalLM
-from penstock.registry import ATTENTION_BACKENDS
+from penstock.quant.base import LinearFormat
+from penstock.registry import ATTENTION_BACKENDS, FORMATS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_BUDGET = 256
@@ -53,15 +54,17 @@ class Stages:
 def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:
     """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …"""
     stages = Stages()
-    device = _device(config)
+    device = choose_device(config)
     if config.engine.num_threads is not None:
         torch.set_num_threads(config.engine.num_threads)
     with stages.time("find checkpoint"):
         folder = model_folder(config)
         raw = read_config(folder)
-    backend, dtype = _backend(config, stages), _dtype(config, raw)
+    backend, dtype = choose_backend(config, stages), choose_dtype(config, raw)
+    linear_format: LinearFormat = FORMATS.load(config.model.quantization)()
     with stages.time("load weights"):
-        model = load_model(folder, dtype, device, backend)
+        model = load_model(folder, dtype, device, backend, linear_format)
+    stages.notes.append(_weights_note(model, linear_format))
     with stages.time("allocate cache"):
         fit = _fit(config, model, backend, dtype, device, stages)
         caches = allocate_caches(
@@ -86,7 +89,7 @@ def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine
         model.kv_groups,
         make_policy(config.engine.scheduling_policy, config.engine.priority_ageing_s),
         clock,
-        cache_key=f"{folder}:{dtype}",
+        cache_key=f"{folder}:{dtype}:{linear_format.name}",
     )
     executor = ThreadExecutor(runner.run) if limits.depth > 1 else InlineExecutor(runner.run)
     info = ModelInfo(
@@ -106,7 +109,8 @@ def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine
     return Engine(scheduler, executor, clock, publish), info
 
 
-def _device(config: Config) -> torch.device:
+def choose_device(config: Config) -> torch.device:
+    """The config's device; `auto` is a GPU where there is one. Raises ConfigError."""
     name = config.engine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -122,8 +126,8 @@ def _device(config: Config) -> torch.device:
     return device
 
 
-def _dtype(config: Config, raw: dict[str, Any]) -> torch.dtype:
-    """The config's dtype; `auto` is the checkpoint's own."""
+def choose_dtype(config: Config, raw: dict[str, Any]) -> torch.dtype:
+    """The config's dtype; `auto` is the checkpoint's own. Raises CheckpointError."""
     name = config.model.dtype
     if name == "auto":
         name = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
@@ -137,7 +141,8 @@ def _dtype(config: Config, raw: dict[str, Any]) -> torch.dtype:
     return dtype
 
 
-def _backend(config: Config, stages: Stages) -> AttentionBackend:
+def choose_backend(config: Config, stages: Stages) -> AttentionBackend:
+    """The config's attention backend; what to know of it becomes a note."""
     name = config.engine.attention_backend
     if name == "auto":
         name = "torch"
@@ -147,6 +152,14 @@ def _backend(config: Config, stages: Stages) -> AttentionBackend:
         "between batches of different shape"
     )
     return backend
+
+
+def _weights_note(model: CausalLM, linear_format: LinearFormat) -> str:
+    stored = sum(target.into.nbytes for target in model.targets().values())
+    note = f"weights of {stored / 2**20:.1f} MiB"
+    if linear_format.name == "none":
+        return note
+    return f"{note}, quantized at load to {linear_format.name}, computed by torch operators"
 
 
 def _limits(config: Config, max_model_len: int, device: torch.device) -> Limits:

@@ -12,6 +12,8 @@ from penstock.attention.base import AttentionBackend, AttnBatch
 from penstock.layers.linear import Linear
 from penstock.layers.rotary import Rotation
 from penstock.layers.targets import Target, Targets
+from penstock.quant.base import LinearFormat
+from penstock.quant.plain import PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Attention:
         backend: AttentionBackend,
         dtype: torch.dtype,
         device: torch.device,
+        format: LinearFormat = PLAIN,
     ) -> None:
         self._shape = shape
         self._backend = backend
@@ -48,9 +51,9 @@ class Attention:
         q_size = shape.num_heads * shape.head_dim
         kv_size = shape.num_kv_heads * shape.head_dim
         parts = {"q_proj": q_size, "k_proj": kv_size, "v_proj": kv_size}
-        self.qkv = Linear(shape.hidden_size, parts, shape.qkv_bias, dtype, device)
+        self.qkv = Linear(shape.hidden_size, parts, shape.qkv_bias, dtype, device, format)
         out = {"o_proj": shape.hidden_size}
-        self.out = Linear(q_size, out, shape.out_bias, dtype, device)
+        self.out = Linear(q_size, out, shape.out_bias, dtype, device, format)
         self._norm: Tensor | None = None
         if shape.norm_eps is not None:
             # The weight is kept once a head, so that one product serves queries and keys.

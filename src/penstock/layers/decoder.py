@@ -19,6 +19,8 @@ from penstock.layers.mlp import GatedMLP
 from penstock.layers.norm import RMSNorm
 from penstock.layers.rotary import Rope, Rotary, Rotation
 from penstock.layers.targets import Targets
+from penstock.quant.base import LinearFormat
+from penstock.quant.plain import PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,15 @@ class DecoderPlan:
             for window in sorted(set(self.windows))
         )
 
-    def build(self, dtype: torch.dtype, device: torch.device, backend: AttentionBackend) -> Decoder:
+    def build(
+        self,
+        dtype: torch.dtype,
+        device: torch.device,
+        backend: AttentionBackend,
+        format: LinearFormat = PLAIN,
+    ) -> Decoder:
         """The model with uninitialised weights."""
-        return Decoder(self, dtype, device, backend)
+        return Decoder(self, dtype, device, backend, format)
 
 
 class Decoder:
@@ -65,6 +73,7 @@ class Decoder:
         dtype: torch.dtype,
         device: torch.device,
         backend: AttentionBackend,
+        format: LinearFormat,
     ) -> None:
         self.plan = plan
         self.kv_groups = plan.kv_groups
@@ -73,16 +82,17 @@ class Decoder:
         self.vocab_size = plan.vocab_size
         self.max_positions = plan.max_positions
         group_of = {layer: g for g, group in enumerate(self.kv_groups) for layer in group.layers}
-        self._embed = Embedding(plan.vocab_size, plan.hidden_size, dtype, device)
+        self._embed = Embedding(plan.vocab_size, plan.hidden_size, dtype, device, format)
         self._rotary = Rotary(plan.rope, plan.head_dim, dtype, device)
         self._layers = [
-            _Layer(plan, i, group_of[i], dtype, device, backend) for i in range(len(plan.windows))
+            _Layer(plan, i, group_of[i], dtype, device, backend, format)
+            for i in range(len(plan.windows))
         ]
         self._norm = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
         self._head = (
             self._embed
             if plan.tied
-            else Embedding(plan.vocab_size, plan.hidden_size, dtype, device)
+            else Embedding(plan.vocab_size, plan.hidden_size, dtype, device, format)
         )
 
     def forward(
@@ -122,6 +132,7 @@ class _Layer:
         dtype: torch.dtype,
         device: torch.device,
         backend: AttentionBackend,
+        format: LinearFormat,
     ) -> None:
         shape = AttentionShape(
             hidden_size=plan.hidden_size,
@@ -136,10 +147,10 @@ class _Layer:
             group=group,
         )
         self._norm_in = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
-        self._attention = Attention(shape, backend, dtype, device)
+        self._attention = Attention(shape, backend, dtype, device, format)
         self._norm_mid = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
         self._mlp = GatedMLP(
-            plan.hidden_size, plan.mlp_size, plan.act, plan.mlp_bias, dtype, device
+            plan.hidden_size, plan.mlp_size, plan.act, plan.mlp_bias, dtype, device, format
         )
 
     def __call__(self, x: Tensor, rotation: Rotation, cache: Tensor, batch: AttnBatch) -> None:

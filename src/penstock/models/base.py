@@ -10,6 +10,7 @@ from torch import Tensor
 from penstock.attention.base import AttentionBackend, AttnBatch
 from penstock.core.plan import KVGroup
 from penstock.layers.targets import Targets
+from penstock.quant.base import LinearFormat
 
 
 class CausalLM(Protocol):
@@ -52,7 +53,11 @@ class ModelPlan(Protocol):
     def kv_groups(self) -> tuple[KVGroup, ...]: ...
 
     def build(
-        self, dtype: torch.dtype, device: torch.device, backend: AttentionBackend
+        self,
+        dtype: torch.dtype,
+        device: torch.device,
+        backend: AttentionBackend,
+        format: LinearFormat,
     ) -> CausalLM:
         """The model with uninitialised weights."""
         ...
