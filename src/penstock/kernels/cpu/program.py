@@ -271,9 +271,7 @@ class Program:
         where a row has one)."""
         self._check(logits, logits.shape[1], self._max_wanted)
         self._keep(logits, ids, maxima)
-        self._native.argmax(
-            logits.data_ptr(), logits.shape[1], ids.data_ptr(), maxima.data_ptr()
-        )
+        self._native.argmax(logits.data_ptr(), logits.shape[1], ids.data_ptr(), maxima.data_ptr())
 
     def run(self, batch: Batch) -> None:
         """Do all ops for a batch. Raises ValueError where it exceeds the program's sizes."""
