@@ -33,6 +33,22 @@ def quantize_weights(w: Floats) -> tuple[Ints, Floats]:
     return q, scales
 
 
+def rotate(x: Floats, parts: int) -> Floats:
+    """Butterflies over runs of each row."""
+    rows = x.astype(F32).copy()
+    length = x.shape[1] // parts
+    h = 1
+    while h < parts:
+        for i in range(parts):
+            if not i & h:
+                a = rows[:, i * length : (i + 1) * length].copy()
+                b = rows[:, (i + h) * length : (i + h + 1) * length].copy()
+                rows[:, i * length : (i + 1) * length] = a + b
+                rows[:, (i + h) * length : (i + h + 1) * length] = a - b
+        h *= 2
+    return rows
+
+
 def int8(x: Floats, w: Floats, bias: Floats | None = None) -> Floats:
     """The product of the int8 format [tokens, rows]."""
     qx, sx = quantize_rows(x)

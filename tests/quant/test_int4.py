@@ -84,6 +84,19 @@ def test_groups_of_very_different_scale_are_added_with_one_rounding() -> None:
     assert np.array_equal(matrix(x, None).numpy(), expected)
 
 
+@pytest.mark.parametrize(("size", "parts"), [(8, 8), (48, 16), (96, 32)])
+def test_inputs_with_outliers_are_rotated(size: int, parts: int) -> None:
+    x, weights = torch.randn(2, size), torch.randn(3, size)
+    matrix = Int4().matrix(3, size, torch.float32, CPU, outliers=True)
+    matrix.place(0, 3).copy_(weights)
+    plain = filled(torch.from_numpy(naive.rotate(weights.numpy(), parts) / np.float32(parts)))
+    assert torch.equal(matrix.values, plain.values)
+    assert torch.equal(matrix.scales, plain.scales)
+    rotated = naive.rotate(x.numpy(), parts)
+    expected = naive.int4(rotated, levels(matrix), matrix.scales.numpy())
+    assert np.array_equal(matrix(x, None).numpy(), expected)
+
+
 def test_results_in_bfloat16_are_rounded_once() -> None:
     x, weights = torch.randn(3, 64).bfloat16(), torch.randn(5, 64).bfloat16()
     matrix = filled(weights, torch.bfloat16)

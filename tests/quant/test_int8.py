@@ -39,6 +39,29 @@ def test_the_product_is_the_specification_bit_for_bit(
     assert np.array_equal(filled(weights)(x, bias).numpy(), expected)
 
 
+@pytest.mark.parametrize(("size", "parts"), [(8, 8), (48, 16), (1344, 32), (33, 1)])
+def test_inputs_with_outliers_are_rotated(size: int, parts: int) -> None:
+    x, weights = torch.randn(3, size), torch.randn(5, size)
+    matrix = Int8().matrix(5, size, torch.float32, CPU, outliers=True)
+    matrix.place(0, 5).copy_(weights)
+    expected = naive.int8(
+        naive.rotate(x.numpy(), parts), naive.rotate(weights.numpy(), parts) / np.float32(parts)
+    )
+    assert np.array_equal(matrix(x, None).numpy(), expected)
+
+
+def test_rotation_saves_what_an_outlier_would_cost() -> None:
+    x, weights = torch.randn(20, 256), torch.randn(30, 256)
+    x[:, 77] *= 50
+    exact = x.double() @ weights.double().t()
+    errors = []
+    for outliers in (False, True):
+        matrix = Int8().matrix(30, 256, torch.float32, CPU, outliers)
+        matrix.place(0, 30).copy_(weights)
+        errors.append(float((matrix(x, None) - exact).square().mean()))
+    assert errors[1] < errors[0] / 5
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_result_is_rounded_once_to_the_activations_dtype(dtype: torch.dtype) -> None:
     x, weights, bias = torch.randn(4, 40).to(dtype), torch.randn(6, 40).to(dtype), torch.ones(6)
@@ -73,8 +96,14 @@ def test_rows_are_looked_up_in_the_same_storage() -> None:
     table = Int8().table(9, 12, torch.bfloat16, CPU)
     table.place(0, 9).copy_(weights)
     ids = torch.tensor([8, 0, 8])
-    expected = (table.values.float() * table.scales[:, None]).bfloat16()[ids]
+    assert table.parts == 4
+    stored = (table.values.float() * table.scales[:, None]).numpy()
+    expected = torch.from_numpy(naive.rotate(stored, 4)).bfloat16()[ids]
     assert torch.equal(table.rows(ids), expected)
+    torch.testing.assert_close(table.rows(ids).float(), weights[ids], rtol=0.01, atol=0.05)
+    hidden = torch.randn(3, 12)
+    whole = naive.int8(naive.rotate(hidden.numpy(), 4), naive.rotate(weights.numpy(), 4) / 4)
+    assert np.array_equal(table.logits(hidden).numpy(), whole)
     assert table.place(0, 9).nbytes == 9 * 12 + 9 * 4
     assert table.place(0, 9).shape == (9, 12)
 

@@ -26,15 +26,14 @@ def render(report: Report) -> Group:
 
 
 def _quality(report: Report) -> RenderableType:
-    columns = (
-        "tokens seen", "scored", "KL mean", "KL median", "KL p99", "same top", "perplexity",
-        "reference", "bits/byte", "reference",
-    )  # fmt: skip
-    rows = [_row(name, part) for name, part in report.buckets.items()]
-    return table("Quality (KL in nats)", columns, [*rows, _row("all", report.total)])
+    rows = {**report.buckets, "all": report.total}
+    columns = ("tokens seen", "scored", "KL mean", "median", "p99", "same top")
+    kl = table("KL divergence, nats", columns, [_kl(*row) for row in rows.items()])
+    columns = ("tokens seen", "perplexity", "reference", "bits/byte", "reference")
+    return Group(kl, table("Perplexity", columns, [_perplexity(*row) for row in rows.items()]))
 
 
-def _row(name: str, part: Figures) -> list[str]:
+def _kl(name: str, part: Figures) -> list[str]:
     return [
         name,
         str(part.tokens),
@@ -42,6 +41,12 @@ def _row(name: str, part: Figures) -> list[str]:
         number(part.kl_median, 5),
         number(part.kl_p99, 5),
         number(100 * part.agreement, 2) + " %",
+    ]
+
+
+def _perplexity(name: str, part: Figures) -> list[str]:
+    return [
+        name,
         number(part.candidate_perplexity, 3),
         number(part.reference_perplexity, 3),
         number(part.candidate_bits_per_byte, 4),
@@ -56,8 +61,13 @@ def _storage(report: Report) -> RenderableType:
     ours, theirs = report.candidate_storage, report.reference_storage
     ours, theirs = {**ours, "all": total(ours)}, {**theirs, "all": total(theirs)}
     rows = [
-        [name, number(part.weights, 0), *cells(part), *cells(theirs[name])]
+        [_short(name), number(part.weights, 0), *cells(part), *cells(theirs[name])]
         for name, part in ours.items()
     ]
-    columns = ("weights", "number", "MiB", "bits each", "reference MiB", "bits each")
+    columns = ("weights", "number", "MiB", "bits", "ref. MiB", "bits")
     return table("Storage", columns, rows)
+
+
+def _short(name: str) -> str:
+    """A checkpoint name without what all of them share."""
+    return name.removeprefix("model.").removeprefix("layers.").removesuffix(".weight")

@@ -14,7 +14,7 @@ class Linear:
     """y = x W^T + b, for one or more named parts that read the same input.
 
     The parts' rows lie one after another in `matrix` [sum of part sizes, in_size], whose storage
-    and product are the format's.
+    and product are the format's. `outliers` tells the format what enters: see LinearFormat.
     """
 
     def __init__(
@@ -25,10 +25,11 @@ class Linear:
         dtype: torch.dtype,
         device: torch.device,
         format: LinearFormat = PLAIN,
+        outliers: bool = False,
     ) -> None:
         out_size = sum(parts.values())
         self.parts = parts
-        self.matrix = format.matrix(out_size, in_size, dtype, device)
+        self.matrix = format.matrix(out_size, in_size, dtype, device, outliers)
         self.bias = torch.empty(out_size, dtype=dtype, device=device) if bias else None
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -44,7 +44,9 @@ class GatedMLP:
     ) -> None:
         parts = {"gate_proj": size, "up_proj": size}
         self.gate_up = Linear(hidden_size, parts, bias, dtype, device, format)
-        self.down = Linear(size, {"down_proj": hidden_size}, bias, dtype, device, format)
+        out = {"down_proj": hidden_size}
+        # A product of two: where both are large it stands far above its neighbours.
+        self.down = Linear(size, out, bias, dtype, device, format, outliers=True)
         self._act = ACTIVATIONS[act]
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -65,8 +65,16 @@ class LinearFormat(Protocol):
 
     name: str
 
-    def matrix(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Matrix:
-        """Storage for a linear layer. Raises UnsupportedError for shapes that cannot be exact."""
+    def matrix(
+        self,
+        rows: int,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        outliers: bool = False,
+    ) -> Matrix:
+        """Storage for a linear layer; `outliers`: what enters it has a few values far above the
+        rest. Raises UnsupportedError for shapes that cannot be exact."""
         ...
 
     def table(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Table:

@@ -1,5 +1,7 @@
 """4-bit weights with a scale for each group of 32, 8-bit activations by token.
 
+    rotation      of matrices whose input has outliers: W H / parts stands for W and x H for x
+                  below, in float32, see `rotation`
     weights       W = q_w * scale_w, q_w in -8 .. 7, scale_w[n, g] a float16 (it may be negative)
                   chosen by `quantize_groups`
     activations   scale_x[t] and q_x by token, see `integers.quantize_rows`
@@ -20,6 +22,7 @@ from torch.nn.functional import pad
 
 from penstock.quant.int8 import BLOCK, Int8Matrix, finite
 from penstock.quant.integers import quantize_rows
+from penstock.quant.rotation import num_parts, rotate
 
 GROUP = 32
 HALF = GROUP // 2
@@ -59,26 +62,28 @@ def _round(w: Tensor, scale: Tensor) -> Tensor:
 
 
 class Int4Matrix:
-    """A Matrix: `values` uint8 [rows, groups, 16], `scales` float16 [rows, groups].
+    """A Matrix: `values` uint8 [rows, groups, 16], `scales` float16 [rows, groups], rotated over
+    `parts` runs (1: not at all).
 
     Byte i of a group holds weight i in its low and weight i + 16 in its high half, each as q + 8.
     """
 
-    def __init__(self, rows: int, size: int, device: torch.device) -> None:
+    def __init__(self, rows: int, size: int, device: torch.device, parts: int = 1) -> None:
         groups = -(-size // GROUP)
         self.values = torch.empty(rows, groups, HALF, dtype=torch.uint8, device=device)
         self.scales = torch.empty(rows, groups, dtype=torch.float16, device=device)
+        self.parts = parts
         self._size = size
 
     def place(self, first: int, count: int) -> Int4Rows:
         """See Matrix.place."""
         rows = slice(first, first + count)
-        return Int4Rows(self.values[rows], self.scales[rows], self._size)
+        return Int4Rows(self.values[rows], self.scales[rows], self._size, self.parts)
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """See Matrix."""
         rows, groups = self.scales.shape
-        q, scale = quantize_rows(x)
+        q, scale = quantize_rows(rotate(x, self.parts))
         q = pad(q, (0, groups * GROUP - self._size)).float().view(len(x), groups, GROUP)
         count = max(1, min(BLOCK // (groups * GROUP), TOTALS // max(1, len(x))))
         parts = [self._totals(q, slice(i, i + count)) for i in range(0, rows, count)]
@@ -114,10 +119,11 @@ class Int4Matrix:
 class Int4Rows:
     """Some rows of a matrix, as a Place."""
 
-    def __init__(self, values: Tensor, scales: Tensor, size: int) -> None:
+    def __init__(self, values: Tensor, scales: Tensor, size: int, parts: int) -> None:
         self._values = values
         self._scales = scales
         self._size = size
+        self._parts = parts
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -135,6 +141,7 @@ class Int4Rows:
         parts = zip(*(torch.split(part, count) for part in whole), strict=True)
         for weights, values, scales in parts:
             w = finite(weights.to(values.device, torch.float32))
+            w = rotate(w, self._parts) / self._parts
             w = pad(w, (0, groups * GROUP - self._size)).view(-1, GROUP)
             q, scale = quantize_groups(w)
             levels = (q + 8.0).to(torch.uint8).view(-1, groups, GROUP)
@@ -147,8 +154,15 @@ class Int4:
 
     name = "int4"
 
-    def matrix(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Int4Matrix:
-        return Int4Matrix(rows, size, device)
+    def matrix(
+        self,
+        rows: int,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        outliers: bool = False,
+    ) -> Int4Matrix:
+        return Int4Matrix(rows, size, device, num_parts(size) if outliers else 1)
 
     def table(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Int8Matrix:
-        return Int8Matrix(rows, size, dtype, device)
+        return Int8Matrix(rows, size, dtype, device, num_parts(size))

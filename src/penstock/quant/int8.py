@@ -1,12 +1,14 @@
 """8-bit weights by output channel, 8-bit activations by token.
 
+    rotation      of tables, and of matrices whose input has outliers: W H / parts stands for W and
+                  x H for x below, in float32, see `rotation`
     weights       scale_w[n] = max |W[n]| / 127, q_w = round-half-even(W / scale_w)
     activations   scale_x[t] and q_x by token, see `integers.quantize_rows`
     result        ((float32(sum_k q_x q_w) * scale_x[t]) * scale_w[n]) (+ bias[n])
 
 The sum is an exact int32; everything else is float32 in the order written (the int32 is rounded
 half to even), then cast to the activations' dtype. Logits stay float32. A row that an embedding
-looks up is q_w * scale_w in float32, cast to the activations' dtype. A row of zeros has the
+looks up is (q_w * scale_w) H in float32, cast to the activations' dtype. A row of zeros has the
 scale 0. State: 8 bits a weight and 32 a row.
 """
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from penstock.errors import CheckpointError, UnsupportedError
 from penstock.quant.integers import MOST_TERMS, product, quantize_rows
+from penstock.quant.rotation import num_parts, rotate
 
 BLOCK = 1 << 20
 """Weights that are brought into the format at a time: the copies in float32 stay small."""
@@ -25,9 +28,17 @@ GREATEST = 2**16
 
 
 class Int8Matrix:
-    """A Matrix and a Table: `values` int8 [rows, size], `scales` float32 [rows]."""
+    """A Matrix and a Table: `values` int8 [rows, size], `scales` float32 [rows], rotated over
+    `parts` runs (1: not at all)."""
 
-    def __init__(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        rows: int,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        parts: int = 1,
+    ) -> None:
         """Raises UnsupportedError where the sum of a row could leave int32."""
         if size > MOST_TERMS:
             raise UnsupportedError(
@@ -37,11 +48,13 @@ class Int8Matrix:
             )
         self.values = torch.empty(rows, size, dtype=torch.int8, device=device)
         self.scales = torch.empty(rows, dtype=torch.float32, device=device)
+        self.parts = parts
         self._dtype = dtype
 
     def place(self, first: int, count: int) -> Int8Rows:
         """See Matrix.place."""
-        return Int8Rows(self.values[first : first + count], self.scales[first : first + count])
+        rows = slice(first, first + count)
+        return Int8Rows(self.values[rows], self.scales[rows], self.parts)
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """See Matrix."""
@@ -52,11 +65,12 @@ class Int8Matrix:
 
     def rows(self, ids: Tensor) -> Tensor:
         """See Table.rows."""
-        return (self.values[ids].float() * self.scales[ids, None]).to(self._dtype)
+        rows = self.values[ids].float() * self.scales[ids, None]
+        return rotate(rows, self.parts).to(self._dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See Table.logits."""
-        q, scale = quantize_rows(hidden)
+        q, scale = quantize_rows(rotate(hidden, self.parts))
         return product(q, self.values).float().mul_(scale).mul_(self.scales)
 
 
@@ -74,9 +88,10 @@ def finite(w: Tensor) -> Tensor:
 class Int8Rows:
     """Some rows of a matrix, as a Place."""
 
-    def __init__(self, values: Tensor, scales: Tensor) -> None:
+    def __init__(self, values: Tensor, scales: Tensor, parts: int) -> None:
         self._values = values
         self._scales = scales
+        self._parts = parts
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,6 +108,7 @@ class Int8Rows:
         parts = zip(*(torch.split(part, count) for part in whole), strict=True)
         for weights, values, scales in parts:
             w = finite(weights.to(values.device, torch.float32))
+            w = rotate(w, self._parts) / self._parts
             greatest = w.abs().amax(dim=1)
             scales.copy_(greatest / torch.full_like(greatest, 127.0))
             scale = scales[:, None]
@@ -105,8 +121,15 @@ class Int8:
 
     name = "int8"
 
-    def matrix(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Int8Matrix:
-        return Int8Matrix(rows, size, dtype, device)
+    def matrix(
+        self,
+        rows: int,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        outliers: bool = False,
+    ) -> Int8Matrix:
+        return Int8Matrix(rows, size, dtype, device, num_parts(size) if outliers else 1)
 
     def table(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> Int8Matrix:
-        return Int8Matrix(rows, size, dtype, device)
+        return Int8Matrix(rows, size, dtype, device, num_parts(size))

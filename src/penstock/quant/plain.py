@@ -35,7 +35,14 @@ class Plain:
 
     name = "none"
 
-    def matrix(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> PlainMatrix:
+    def matrix(
+        self,
+        rows: int,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        outliers: bool = False,
+    ) -> PlainMatrix:
         return PlainMatrix(rows, size, dtype, device)
 
     def table(self, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> PlainMatrix:
