@@ -97,7 +97,8 @@ def interleave(gate: Tensor, up: Tensor) -> Tensor:
     """Rows of two matrices [n, ...] as the epilogue SiLU(gate) * up wants them: 16 of the gate's,
     then 16 of the up's, and so on; n is padded to 16 with zeros."""
     half = BLOCK // 2
-    parts = [_pad_rows(part, half).unflatten(0, (-1, half)) for part in (gate, up)]
+    padded = [_pad_rows(part, half) for part in (gate, up)]
+    parts = [part.view(-1, half, *part.shape[1:]) for part in padded]
     return torch.stack(parts, 1).flatten(0, 2)
 
 
@@ -111,7 +112,8 @@ def unpack(weight: PackedWeight) -> Tensor:
     if form == Format.INT8:
         rows = (_rows(weight.data, n, 4) ^ 0x80).view(torch.int8)
         return rows[:n, :k].float() * weight.scales[:n, None]
-    nibbles = _rows(weight.data, n, 4).unflatten(1, (-1, 4))
+    nibbles = _rows(weight.data, n, 4)
+    nibbles = nibbles.view(len(nibbles), -1, 4)
     rows = torch.stack((nibbles & 15, nibbles >> 4), 2).flatten(1)
     scales = weight.scales.transpose(1, 2).flatten(0, 1).float()
     return ((rows.float() - 8) * scales.repeat_interleave(GROUP, 1))[:n, :k]
