@@ -6,15 +6,19 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from types import ModuleType
 
 from penstock.errors import UnsupportedError
 
 _failure: str | None = None
-try:
-    from penstock.kernels.cpu import _native
-except ImportError as error:
-    _failure = str(error)
+if find_spec("penstock.kernels.cpu._native") is None:
+    _failure = "they were not compiled when Penstock was installed"
+else:
+    try:
+        from penstock.kernels.cpu import _native
+    except ImportError as error:  # built for another Python or machine
+        _failure = str(error)
 
 
 def isas() -> tuple[str, ...]:
@@ -26,7 +30,7 @@ def isas() -> tuple[str, ...]:
 def available() -> str | None:
     """None where the kernels run; otherwise the reason why they do not."""
     if _failure is not None:
-        return f"the CPU kernels were not built ({_failure})"
+        return _failure
     if not isas():
         return "this processor has no AVX2, FMA and F16C"
     return None
