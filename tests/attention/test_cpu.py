@@ -97,9 +97,7 @@ def _attend(
     blocks = -(-length // block_size)
     order = torch.randperm(2 * blocks, generator=torch.Generator().manual_seed(seed)).int()
     mine, other = order[:blocks], order[blocks:]
-    cache = backend.allocate(
-        2 * blocks, block_size, kv_heads, dim, dtype, torch.device("cpu")
-    )
+    cache = backend.allocate(2 * blocks, block_size, kv_heads, dim, dtype, torch.device("cpu"))
     out, start = [], 0
     for count in chunks:
         end = start + count

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from penstock.attention.base import AttentionBackend as Backend
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import ManualClock
 from penstock.core.events import Event, Finished, TokensOut
@@ -28,6 +29,8 @@ from penstock.kernels import cpu
 from penstock.layers.decoder import Decoder
 from penstock.layers.native import NativeDecoder
 from penstock.models.base import CausalLM
+from penstock.quant.base import LinearFormat
+from penstock.quant.plain import PLAIN
 from penstock.registry import ATTENTION_BACKENDS
 from tests import oracle
 
@@ -43,7 +46,8 @@ class Mix(NamedTuple):
     depth: int
 
 
-ALL = [Mix(*m) for m in product((7, 64, 4096), (True, False), (1, 8, 32), (False, True), (1, 2))]
+CHUNKS, BATCHES = (7, 64, 4096), (1, 8, 32)
+ALL = [Mix(*m) for m in product(CHUNKS, (True, False), BATCHES, (False, True), (1, 2))]
 COVER = [
     Mix(7, True, 8, True, 2),
     Mix(7, False, 32, False, 1),
@@ -54,13 +58,20 @@ COVER = [
 ]
 
 
-def run(path: Path, name: str, mix: Mix, prompts: list[list[int]]) -> tuple[list[list[int]], int]:
-    """(tokens of each prompt, preemptions) with the attention backend of that name."""
-    backend = ATTENTION_BACKENDS.load(name)()
-    model: CausalLM = load_model(path, torch.float32, CPU, backend)
-    if name == NATIVE:
-        assert isinstance(model, Decoder)
-        model = NativeDecoder(model, mix.chunk, mix.batch, CONTEXT, threads=2)
+def prepare(path: Path, name: str, form: LinearFormat = PLAIN) -> tuple[CausalLM, Backend]:
+    """A checkpoint for the attention backend of that name; `cpu` makes a program of it."""
+    backend: Backend = ATTENTION_BACKENDS.load(name)()
+    model = load_model(path, torch.float32, CPU, backend, form)
+    if name != NATIVE:
+        return model, backend
+    assert isinstance(model, Decoder)
+    return NativeDecoder(model, max(CHUNKS), max(BATCHES), CONTEXT, threads=2), backend
+
+
+def run(
+    model: CausalLM, backend: Backend, mix: Mix, prompts: list[list[int]]
+) -> tuple[list[list[int]], int]:
+    """(tokens of each prompt, preemptions)."""
     groups = model.kv_groups
     longest = max(len(p) for p in prompts) + NEW
     per_request = -(-longest // BLOCK) * len(groups)
@@ -130,10 +141,11 @@ def check(family: str, shape: oracle.Shape, mixes: list[Mix], folder: Path, back
         if shape.fields.get("head_dim", 12) not in NATIVE_HEADS:
             shape = replace(shape, name=f"{shape.name}-16", fields=shape.fields | {"head_dim": 16})
     path = oracle.make_checkpoint(family, shape, shape.seed, folder)
+    model, attention = prepare(path, backend)
     prompts = asked(path, shape.seed)
     expected = [oracle.greedy(path, prompt, NEW) for prompt in prompts]
     for mix in mixes:
-        out, preemptions = run(path, backend, mix, prompts)
+        out, preemptions = run(model, attention, mix, prompts)
         assert out == expected, mix
         assert not mix.preempt or preemptions, f"{mix} preempted nobody"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from penstock.attention.base import AttnBatch, GroupTables, zeros
 from penstock.errors import UnsupportedError
 from penstock.kernels import cpu
-from penstock.kernels.cpu import program
+from penstock.kernels.cpu import ops, program
 
 KEY_BLOCK = 16
 MAX_HEAD_DIM = 256
@@ -64,7 +64,7 @@ class CpuAttention:
             return
         kv = torch.cat((k, v), dim=1).float().flatten(1)
         op = program.Program(self._pool, tokens, isa=self._isa)
-        op.rope(kv, None, view(cache), program.Rope())
+        op.rope(kv, None, view(cache), ops.Rope())
         op.run(_batch(tokens, torch.empty(0), torch.empty(0), tables))
 
     def attend(
@@ -87,19 +87,17 @@ class CpuAttention:
         return out.view(q.shape).to(q.dtype)
 
 
-def view(cache: Tensor) -> program.KVCache:
+def view(cache: Tensor) -> ops.KVCache:
     """What the kernels know of a cache from `allocate`."""
     _, num_kv_heads, _, block_size, head_dim = cache.shape
     if cache.dtype == torch.uint8:
-        return program.KVCache(cache, torch.int8, block_size, num_kv_heads, head_dim - 4)
-    return program.KVCache(cache, cache.dtype, block_size, num_kv_heads, head_dim)
+        return ops.KVCache(cache, torch.int8, block_size, num_kv_heads, head_dim - 4)
+    return ops.KVCache(cache, cache.dtype, block_size, num_kv_heads, head_dim)
 
 
-def _batch(
-    tokens: int, query_start: Tensor, seq_lens: Tensor, tables: GroupTables
-) -> program.Batch:
+def _batch(tokens: int, query_start: Tensor, seq_lens: Tensor, tables: GroupTables) -> ops.Batch:
     nothing = torch.empty(0, dtype=torch.int64)
     slots, block_tables = tables.slot_mapping.contiguous(), tables.block_tables
-    group = program.GroupTables(block_tables, slots)
+    group = ops.GroupTables(block_tables, slots)
     ids = torch.empty(tokens, dtype=torch.int64)
-    return program.Batch(ids, nothing, query_start, seq_lens, nothing, (group,))
+    return ops.Batch(ids, nothing, query_start, seq_lens, nothing, (group,))

@@ -13,8 +13,9 @@ from torch import Tensor
 from penstock.attention.base import AttnBatch
 from penstock.attention.cpu import view
 from penstock.kernels.cpu import pack
+from penstock.kernels.cpu.ops import Batch, Epilogue, GroupTables, Rope
 from penstock.kernels.cpu.pack import PackedWeight
-from penstock.kernels.cpu.program import Batch, Epilogue, GroupTables, Program, Rope, pool
+from penstock.kernels.cpu.program import Program, pool
 from penstock.layers.decoder import Decoder, Layer
 from penstock.layers.linear import Linear
 from penstock.quant.base import Matrix, Table
@@ -82,7 +83,7 @@ class NativeDecoder:
         """See CausalLM.logits. Up to max_rows rows, the result is overwritten by the next call."""
         count = len(hidden)
         if count > self._max_rows:
-            return torch.cat([self.logits(part).clone() for part in hidden.split(self._max_rows)])
+            return torch.cat([self.logits(part).clone() for part in torch.split(hidden, self._max_rows)])
         self._rows[:count] = hidden
         self._head.run(Batch(self._no_ids[:count], NOTHING, NO_ROWS, NO_ROWS, NOTHING))
         return self._logits[:count]
@@ -150,15 +151,17 @@ def _pack(
     if isinstance(matrix, PlainMatrix):
         return pack.pack_float(order(matrix.values), ordered_bias)
     if isinstance(matrix, Int8Matrix):
-        return pack.pack_int8(order(matrix.values), order(matrix.scales), ordered_bias)
+        scales = order(matrix.scales)
+        return pack.pack_int8(order(matrix.values), scales, ordered_bias, matrix.parts)
     assert isinstance(matrix, Int4Matrix)
     levels = torch.cat((matrix.values & 15, matrix.values >> 4), dim=-1).flatten(1)
-    return pack.pack_int4(order(levels), order(matrix.scales), ordered_bias)
+    levels = levels[:, : matrix.size]
+    return pack.pack_int4(order(levels), order(matrix.scales), ordered_bias, matrix.parts)
 
 
 def _embed(program: Program, table: Table, out: Tensor) -> None:
     if isinstance(table, Int8Matrix):
-        program.embed(table.values, out, table.scales)
+        program.embed(table.values, out, table.scales, parts=table.parts)
     else:
         assert isinstance(table, PlainMatrix)
         program.embed(table.values, out)

@@ -10,8 +10,9 @@ import torch
 
 from penstock.kernels import cpu
 from penstock.kernels.cpu import pack, program
+from penstock.kernels.cpu.ops import Batch, Epilogue, GroupTables, KVCache, Rope
 from penstock.kernels.cpu.pack import Format
-from penstock.kernels.cpu.program import Batch, Epilogue, GroupTables, KVCache, Program, Rope
+from penstock.kernels.cpu.program import Program
 from tests.kernels.cpu.weights import NOTHING, batch, packed
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))

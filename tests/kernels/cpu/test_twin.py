@@ -11,8 +11,9 @@ from torch import Tensor
 
 from penstock.kernels import cpu
 from penstock.kernels.cpu import pack, program, twin
+from penstock.kernels.cpu.ops import Batch, Epilogue, GroupTables, KVCache, Rope
 from penstock.kernels.cpu.pack import Format
-from penstock.kernels.cpu.program import Epilogue, GroupTables, KVCache, Program, Rope
+from penstock.kernels.cpu.program import Program
 from tests.kernels.cpu.weights import batch, packed
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
@@ -175,7 +176,7 @@ def test_attention(dtype: torch.dtype, isa: str) -> None:
         tokens = int(starts[-1])
         plain = batch(tokens)
         lens = torch.tensor([keys for _, keys in rows]).int()
-        given = program.Batch(plain.ids, plain.ids, starts, lens, plain.wanted, (group,))
+        given = Batch(plain.ids, plain.ids, starts, lens, plain.wanted, (group,))
         q = torch.randn(tokens, heads * dim)
         found, expected = torch.empty_like(q), torch.empty_like(q)
         op = recorded(isa, tokens)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from penstock.kernels.cpu import pack, twin
+from penstock.kernels.cpu.ops import Batch, GroupTables
 from penstock.kernels.cpu.pack import Format, PackedWeight
-from penstock.kernels.cpu.program import Batch, GroupTables
 
 NOTHING = torch.empty(0, dtype=torch.int64)
 

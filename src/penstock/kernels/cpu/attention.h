@@ -46,6 +46,8 @@ struct KvF32 {
   using Acc = F;
   static constexpr int kDims = 1;      // of a key, in a word of q
   static constexpr int kKeysPerWord = 1;  // of probabilities
+  static constexpr int kKeyStepBytes = 64;
+  static constexpr int kValueBytes = 4;  // of one dimension, in a word
   static Acc start() { return zero(); }
   static I keys(const uint8_t* panel, int step, int v) {
     return iload(panel + step * 64 + v * W * 4);
@@ -73,6 +75,8 @@ struct KvBf16 : KvF32 {
 struct KvI8 : KvF32 {
   using Acc = I;
   static constexpr int kDims = 2;
+  static constexpr int kKeyStepBytes = 32;
+  static constexpr int kValueBytes = 1;
   static Acc start() { return izero(); }
   static I keys(const uint8_t* panel, int step, int v) {
     return widen_pairs(reinterpret_cast<const int8_t*>(panel) + step * 32 + v * W * 2);
@@ -91,9 +95,11 @@ struct KvI8 : KvF32 {
 
 // ---- register kernels ---------------------------------------------------------------------
 
-// Scores of R rows and P panels.
+// Scores of R rows and P panels. `next`, where not null, are the panels of the following step:
+// blocks are scattered, which no hardware prefetcher foresees.
 template <class T, int R, int P>
-[[gnu::noinline]] void score_tile(const Tile& t, int row, const Panel* panels, float* out) {
+[[gnu::noinline]] void score_tile(const Tile& t, int row, const Panel* panels, const Panel* next,
+                                  float* out) {
   typename T::Acc acc[R][P * PV];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -106,6 +112,10 @@ template <class T, int R, int P>
     I k[P * PV];
 #pragma GCC unroll 16
     for (int v = 0; v < P * PV; ++v) k[v] = T::keys(panels[v / PV].keys, s, v % PV);
+    if (next) {
+#pragma GCC unroll 4
+      for (int i = 0; i < P; ++i) __builtin_prefetch(next[i].keys + s * T::kKeyStepBytes);
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const I word = splat_word(q + r * t.q_stride + 4 * s);
@@ -124,7 +134,8 @@ template <class T, int R, int P>
 
 // out[row ..][at ..] = out * alpha + probabilities times values, for R rows and N vectors.
 template <class T, int R, int N>
-[[gnu::noinline]] void value_tile(const Tile& t, int row, const Panel* panels, int count, int at) {
+[[gnu::noinline]] void value_tile(const Tile& t, int row, const Panel* panels, const Panel* next,
+                                  int count, int at) {
   F acc[R][N];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -142,6 +153,12 @@ template <class T, int R, int N>
       I values[N];
 #pragma GCC unroll 16
       for (int v = 0; v < N; ++v) values[v] = T::values(panels[i], w, t.dim, at + v * W);
+      if (next) {
+#pragma GCC unroll 16
+        for (int v = 0; v < N; ++v) {
+          __builtin_prefetch(next[i].values + (int64_t(w) * t.dim + at + v * W) * T::kValueBytes);
+        }
+      }
       if (T::kKeysPerWord == 2 && 2 * w + 1 == panels[i].count) {
         // The pair's other key does not exist; what an earlier owner left there may be infinite,
         // and its weight of 0 would make a NaN of it.
@@ -164,26 +181,32 @@ template <class T, int R, int N>
 }
 
 template <class T, int R>
-void scores_of(const Tile& t, int rows, int row, const Panel* panels, int count) {
+void scores_of(const Tile& t, int rows, int row, const Panel* panels, const Panel* next,
+               int count) {
   if constexpr (R > 1) {
-    if (rows < R) return scores_of<T, R - 1>(t, rows, row, panels, count);
+    if (rows < R) return scores_of<T, R - 1>(t, rows, row, panels, next, count);
   }
   constexpr int P = (R <= kWideRows ? kWide : kNarrow) / PV;
   float* out = t.scores + row * kStepKeys;
   int i = 0;
-  for (; i + P <= count; i += P) score_tile<T, R, P>(t, row, panels + i, out + i * kKeyBlock);
-  for (; i < count; ++i) score_tile<T, R, 1>(t, row, panels + i, out + i * kKeyBlock);
+  for (; i + P <= count; i += P) {
+    score_tile<T, R, P>(t, row, panels + i, next ? next + i : next, out + i * kKeyBlock);
+  }
+  for (; i < count; ++i) {
+    score_tile<T, R, 1>(t, row, panels + i, next ? next + i : next, out + i * kKeyBlock);
+  }
 }
 
 template <class T, int R>
-void values_of(const Tile& t, int rows, int row, const Panel* panels, int count) {
+void values_of(const Tile& t, int rows, int row, const Panel* panels, const Panel* next,
+               int count) {
   if constexpr (R > 1) {
-    if (rows < R) return values_of<T, R - 1>(t, rows, row, panels, count);
+    if (rows < R) return values_of<T, R - 1>(t, rows, row, panels, next, count);
   }
   constexpr int N = R <= kWideRows ? kWide : kNarrow;
   int at = 0;
-  for (; at + N * W <= t.dim; at += N * W) value_tile<T, R, N>(t, row, panels, count, at);
-  for (; at < t.dim; at += W) value_tile<T, R, 1>(t, row, panels, count, at);
+  for (; at + N * W <= t.dim; at += N * W) value_tile<T, R, N>(t, row, panels, next, count, at);
+  for (; at < t.dim; at += W) value_tile<T, R, 1>(t, row, panels, next, count, at);
 }
 
 // ---- softmax ------------------------------------------------------------------------------
@@ -234,17 +257,32 @@ void soften(const AttentionArgs& p, const Tile& t, int row, const Panel* panels,
   store(t.sum + row * W, fma(load(t.sum + row * W), vexp(splat(t.alpha[row])), sum));
 }
 
+}  // namespace
+
+#ifdef PENSTOCK_AMX
+#include "attention_amx.h"
+#endif
+
+namespace {
+
 template <class T>
-void step(const AttentionArgs& p, const Tile& t, const Panel* panels, int count, int64_t first) {
+void step(const AttentionArgs& p, const Tile& t, const Panel* panels, const Panel* next, int count,
+          int64_t first) {
+#ifdef PENSTOCK_AMX
+  // By the cache's dtype and the head alone, so that all queries take the same way.
+  if constexpr (T::kKeysPerWord == 2) {
+    if (t.dim % 32 == 0) return amx_step(p, t, panels, next, count, first);
+  }
+#endif
   for (int row = 0; row < t.rows; row += kMaxRowsAttention) {
     const int rows = t.rows - row < kMaxRowsAttention ? t.rows - row : kMaxRowsAttention;
-    scores_of<T, kMaxRowsAttention>(t, rows, row, panels, count);
+    scores_of<T, kMaxRowsAttention>(t, rows, row, panels, row ? nullptr : next, count);
   }
   for (int row = 0; row < t.rows; ++row) soften<T>(p, t, row, panels, count, first);
   for (int row = 0; row < t.rows; row += W) store(t.alpha + row, vexp(load(t.alpha + row)));
   for (int row = 0; row < t.rows; row += kMaxRowsAttention) {
     const int rows = t.rows - row < kMaxRowsAttention ? t.rows - row : kMaxRowsAttention;
-    values_of<T, kMaxRowsAttention>(t, rows, row, panels, count);
+    values_of<T, kMaxRowsAttention>(t, rows, row, panels, row ? nullptr : next, count);
   }
 }
 
@@ -345,29 +383,47 @@ inline void clear(const Tile& t) {
   }
 }
 
+// The panels of the step at `first`, for keys [from, to); returns their number.
+inline int panels_at(const AttentionArgs& p, int row, int head, int64_t first, int64_t from,
+                     int64_t to, Panel* panels) {
+  const int32_t* table = p.tables + int64_t(row) * p.width;
+  const Cache& c = p.cache;
+  const int64_t width = c.dtype == Dtype::f32 ? 4 : c.dtype == Dtype::bf16 ? 2 : 1;
+  int count = 0;
+  for (int64_t key = first; key < first + kStepKeys && key < to; key += kKeyBlock) {
+    // A window may have freed the blocks before `from`: their keys are masked, so that any
+    // block that exists may stand in, with no key that counts.
+    const bool gone = key + kKeyBlock <= from;
+    const int64_t real = gone ? from : key;
+    const HeadBlock b = head_block(c, table[real / c.block_size], head);
+    const int64_t offset = real % c.block_size / kKeyBlock * kKeyBlock;
+    const int64_t at = offset * c.head_dim * width;
+    const int64_t left = to - key;
+    panels[count++] = {b.keys + at, b.values + at, b.key_scales + offset, b.value_scales + offset,
+                       gone ? 0 : int(left < kKeyBlock ? left : kKeyBlock)};
+  }
+  return count;
+}
+
 // The tile over keys [from, to) of one partition.
 template <class T>
 void walk(const AttentionArgs& p, const Unit& u, const Tile& t, int64_t from, int64_t to) {
-  const int32_t* table = p.tables + int64_t(u.row) * p.width;
-  const Cache& c = p.cache;
-  const int64_t key_width = (c.dtype == Dtype::f32 ? 4 : c.dtype == Dtype::bf16 ? 2 : 1);
   clear(t);
-  for (int64_t first = from / kStepKeys * kStepKeys; first < to; first += kStepKeys) {
-    Panel panels[kStepPanels];
-    int count = 0;
-    for (int64_t key = first; key < first + kStepKeys && key < to; key += kKeyBlock) {
-      // A window may have freed the blocks before `from`: their keys are masked, so that any
-      // block that exists may stand in, with no key that counts.
-      const bool gone = key + kKeyBlock <= from;
-      const int64_t real = gone ? from : key;
-      const HeadBlock b = head_block(c, table[real / c.block_size], u.head);
-      const int64_t offset = real % c.block_size / kKeyBlock * kKeyBlock;
-      const int64_t at = offset * c.head_dim * key_width;
-      const int64_t left = to - key;
-      panels[count++] = {b.keys + at, b.values + at, b.key_scales + offset,
-                         b.value_scales + offset, gone ? 0 : int(left < kKeyBlock ? left : kKeyBlock)};
+  Panel panels[2][kStepPanels];  // of this step and the next
+  int64_t first = from / kStepKeys * kStepKeys;
+  int count = panels_at(p, u.row, u.head, first, from, to, panels[0]);
+  for (int turn = 0; first < to; first += kStepKeys, turn ^= 1) {
+    Panel* next = panels[turn ^ 1];
+    const int64_t after = first + kStepKeys;
+    int more = 0;
+    if (after < to) {
+      more = panels_at(p, u.row, u.head, after, from, to, next);
+    } else if (u.head + 1 < p.cache.kv_heads) {  // likely the next unit
+      more = panels_at(p, u.row, u.head + 1, from / kStepKeys * kStepKeys, from, to, next);
     }
-    step<T>(p, t, panels, count, first);
+    const bool ahead = more >= count;
+    step<T>(p, t, panels[turn], ahead ? next : nullptr, count, first);
+    count = more;
   }
 }
 

@@ -43,9 +43,24 @@ struct Row {  // a row of x, normalised on the fly
   }
 };
 
+// A row rotated, see rotate(): where a format spreads outliers before it quantizes.
+struct Rotated {
+  const float* x;
+  int k;
+  F get(int i) const { return k - i >= W ? load(x + i) : load_first(x + i, k - i); }
+};
+
+inline Rotated rotated(const Row& row, int k, int parts) {
+  alignas(64) static thread_local float x[kMaxRotated];
+  for (int i = 0; i < k; i += W) store_any(x, Dtype::f32, i, row.get(i), k - i);
+  rotate(x, k, parts);
+  return {x, k};
+}
+
 // Symmetric int8: q = round(v * 127 / max|v|). The maximum is taken over the bits, so that a NaN
 // wins and reaches the output through the scale.
-inline void quantize_row(const Row& row, int k, bool by_group, int8_t* q, float* scale,
+template <class Source>
+inline void quantize_row(const Source& row, int k, bool by_group, int8_t* q, float* scale,
                          int32_t* sums) {
   I greatest = izero();
   for (int i = 0; i < k; i += W) greatest = imax(greatest, as_int(vabs(row.get(i))));
@@ -81,8 +96,13 @@ inline void stage_row(const LinearArgs& p, int row, uint8_t* to, float* scale, i
       store_bf16(reinterpret_cast<uint16_t*>(to) + i, i < k ? source.get(i) : zero());
     }
   } else {
-    quantize_row(source, k, p.weight->format == Format::int4, reinterpret_cast<int8_t*>(to),
-                 scale, sums);
+    const bool by_group = p.weight->format == Format::int4;
+    int8_t* q = reinterpret_cast<int8_t*>(to);
+    if (p.weight->parts > 1) {
+      quantize_row(rotated(source, k, p.weight->parts), k, by_group, q, scale, sums);
+    } else {
+      quantize_row(source, k, by_group, q, scale, sums);
+    }
   }
 }
 

@@ -8,101 +8,23 @@ may depend on the instruction set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 from torch import Tensor
 
 from penstock.kernels import cpu
-from penstock.kernels.cpu import _native
+from penstock.kernels.cpu.ops import Batch, Epilogue, KVCache, Rope
 from penstock.kernels.cpu.pack import Format, PackedWeight
 
+if TYPE_CHECKING:
+    from penstock.kernels.cpu import _native
+
 SPIN_US = 200
-"""microseconds that a worker waits awake for the next program: about what a step's host work takes"""
+"""microseconds that a worker waits awake for the next program: about a step's work on the host"""
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-
-
-class Epilogue(IntEnum):
-    """What a linear op does with its result. The values are those of types.h."""
-
-    STORE = 0
-    ADD = 1
-    """out += result"""
-    SILU_MUL = 2
-    """out = SiLU(gate) * up, for weights from `pack.interleave`"""
-
-
-@dataclass(frozen=True, slots=True)
-class KVCache:
-    """Keys and values of one layer; see cache.h for the layout."""
-
-    data: Tensor
-    """[num_blocks, ...], contiguous, of `block_bytes` a block"""
-    dtype: torch.dtype
-    """float32, bfloat16, or int8 with a float32 scale for each token and head"""
-    block_size: int
-    num_kv_heads: int
-    head_dim: int
-
-    @staticmethod
-    def block_bytes(dtype: torch.dtype, block_size: int, num_kv_heads: int, head_dim: int) -> int:
-        """Bytes of one block."""
-        scales = 4 if dtype == torch.int8 else 0
-        return 2 * block_size * num_kv_heads * (head_dim * dtype.itemsize + scales)
-
-    @staticmethod
-    def allocate(
-        num_blocks: int, dtype: torch.dtype, block_size: int, num_kv_heads: int, head_dim: int
-    ) -> KVCache:
-        """Zeros. block_size and head_dim are multiples of 16, head_dim at most 256."""
-        size = KVCache.block_bytes(dtype, block_size, num_kv_heads, head_dim)
-        data = torch.zeros(num_blocks, size, dtype=torch.uint8)
-        return KVCache(data, dtype, block_size, num_kv_heads, head_dim)
-
-
-@dataclass(frozen=True, slots=True)
-class Rope:
-    """The rotation of a layer, and the norms of queries and keys before it."""
-
-    cos: Tensor | None = None
-    """float32 [positions, rotary_dim / 2]; None: no rotation"""
-    sin: Tensor | None = None
-    q_norm: Tensor | None = None
-    """float32 [head_dim]; None: no norm"""
-    k_norm: Tensor | None = None
-    norm_eps: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class GroupTables:
-    """Where one KV group keeps the keys and values of a run's rows."""
-
-    block_tables: Tensor
-    """int32 [rows, width]"""
-    slots: Tensor
-    """int64 [tokens]: block * block_size + offset"""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The tokens of one run. Row r owns tokens query_start[r] .. query_start[r + 1] - 1, the last
-    of its seq_lens[r] keys."""
-
-    ids: Tensor
-    """int64 [tokens]"""
-    positions: Tensor
-    """int64 [tokens]"""
-    query_start: Tensor
-    """int32 [rows + 1]"""
-    seq_lens: Tensor
-    """int32 [rows]"""
-    wanted: Tensor
-    """int64: the tokens that ops of wanted rows read"""
-    groups: Sequence[GroupTables] = ()
 
 
 def physical_cores() -> int:
@@ -114,8 +36,12 @@ def physical_cores() -> int:
 
 
 def pool(threads: int | None = None, spin_us: int = SPIN_US) -> _native.Pool:
-    """Workers for programs, the calling thread included. Default: one for each physical core."""
-    return _native.Pool(threads or physical_cores(), spin_us)
+    """Workers for programs, the calling thread included. Default: one for each physical core.
+
+    Raises UnsupportedError where the kernels do not run.
+    """
+    workers: _native.Pool = cpu.native().Pool(threads or physical_cores(), spin_us)
+    return workers
 
 
 class Program:
@@ -132,9 +58,9 @@ class Program:
 
         Raises ValueError for an instruction set that this machine lacks.
         """
-        name = isa or cpu.isas()[-1]
+        name = isa or cpu.native().isas()[-1]
         wanted = max_tokens if max_wanted is None else max_wanted
-        self._native = _native.Program(workers, name, max_tokens, wanted)
+        self._native: _native.Program = cpu.native().Program(workers, name, max_tokens, wanted)
         self._max_tokens = max_tokens
         self._max_wanted = wanted
         self._kept: list[object] = []
@@ -157,7 +83,7 @@ class Program:
         n = weight.n // 2 if epilogue == Epilogue.SILU_MUL else weight.n
         self._check(x, weight.k, self._max_tokens)
         self._check(out, n, self._max_wanted if wanted else self._max_tokens)
-        native = _native.Weight(
+        native = cpu.native().Weight(
             int(weight.format),
             weight.n,
             weight.k,
@@ -165,6 +91,7 @@ class Program:
             _address(weight.scales) if weight.format == Format.INT8 else 0,
             _address(weight.scales) if weight.format == Format.INT4 else 0,
             _address(weight.bias),
+            weight.parts,
         )
         self._keep(weight, x, out, norm)
         self._native.linear(
@@ -192,10 +119,15 @@ class Program:
         )
 
     def embed(
-        self, table: Tensor, out: Tensor, scales: Tensor | None = None, multiplier: float = 1.0
+        self,
+        table: Tensor,
+        out: Tensor,
+        scales: Tensor | None = None,
+        multiplier: float = 1.0,
+        parts: int = 1,
     ) -> None:
-        """out[i] = table[ids[i]] * multiplier. table [vocab, size]: float32, bfloat16, or int8
-        with float32 scales [vocab]; out float32."""
+        """out[i] = rotate(table[ids[i]] * multiplier, parts). table [vocab, size]: float32,
+        bfloat16, or int8 with float32 scales [vocab]; out float32."""
         self._check(out, table.shape[1], self._max_tokens)
         self._keep(table, out, scales)
         self._native.embed(
@@ -203,6 +135,7 @@ class Program:
             _DTYPES[table.dtype],
             _address(scales),
             multiplier,
+            parts,
             out.data_ptr(),
             table.shape[1],
         )
@@ -314,10 +247,11 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _cache(cache: KVCache) -> _native.Cache:
-    return _native.Cache(
+    native: _native.Cache = cpu.native().Cache(
         cache.data.data_ptr(),
         _DTYPES[cache.dtype],
         cache.block_size,
         cache.num_kv_heads,
         cache.head_dim,
     )
+    return native

@@ -112,9 +112,6 @@ inline void store_bf16_first(uint16_t* p, F v, int n) {
   store_bf16(all, v);
   for (int i = 0; i < n && i < W; ++i) p[i] = all[i];
 }
-inline I bf16_pairs(F even, F odd) {
-  return _mm256_or_si256(bf16_bits(even), _mm256_slli_epi32(bf16_bits(odd), 16));
-}
 
 inline F dot_f32(F acc, I b, I a) { return fma(as_float(b), as_float(a), acc); }
 

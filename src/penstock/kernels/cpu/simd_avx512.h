@@ -77,8 +77,7 @@ inline F load_bf16(const uint16_t* p) {
   return as_float(_mm512_slli_epi32(
       _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
 }
-// Round to nearest even; NaNs keep their sign and stay NaN. Written out on every ISA, because
-// vcvtneps2bf16 flushes subnormals and the others would not.
+// Round to nearest even; NaN stays NaN. (vcvtneps2bf16 also flushes subnormals.)
 inline I bf16_bits(F v) {  // in the low half of each lane
   const I bits = as_int(v);
   const I odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), isplat(1));
@@ -86,14 +85,18 @@ inline I bf16_bits(F v) {  // in the low half of each lane
   const I quiet = _mm512_or_si512(_mm512_srli_epi32(bits, 16), isplat(0x40));
   return _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), rounded, quiet);
 }
+inline __m256i to_bf16(F v) {
+#ifdef __AVX512BF16__
+  return (__m256i)_mm512_cvtneps_pbh(v);
+#else
+  return _mm512_cvtepi32_epi16(bf16_bits(v));
+#endif
+}
 inline void store_bf16(uint16_t* p, F v) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(bf16_bits(v)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16(v));
 }
 inline void store_bf16_first(uint16_t* p, F v, int n) {
-  _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtepi32_epi16(bf16_bits(v)));
-}
-inline I bf16_pairs(F even, F odd) {
-  return _mm512_or_si512(bf16_bits(even), _mm512_slli_epi32(bf16_bits(odd), 16));
+  _mm256_mask_storeu_epi16(p, first(n), to_bf16(v));
 }
 
 // The dot products of a row with 4 bytes of activations, which `a` repeats in each lane. In

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from penstock.kernels.cpu.ops import Batch, Epilogue, KVCache, Rope
 from penstock.kernels.cpu.pack import GROUP, Format, PackedWeight, unpack
-from penstock.kernels.cpu.program import Batch, Epilogue, KVCache, Rope
+from penstock.kernels.rotation import rotate
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
@@ -43,7 +44,7 @@ def linear(
     if weight.bias is not None:
         y = y + weight.bias[: weight.n]
     if epilogue == Epilogue.SILU_MUL:
-        pairs = y.unflatten(1, (-1, 2, 16))
+        pairs = y.view(len(y), -1, 2, 16)
         y = (silu(pairs[:, :, 0]) * pairs[:, :, 1]).flatten(1)
     elif epilogue == Epilogue.ADD:
         y = out.float() + y
@@ -56,7 +57,7 @@ def product(weight: PackedWeight, x: Tensor) -> Tensor:
         return x @ unpack(weight).T
     if weight.format == Format.BFLOAT16:
         return x.bfloat16().float() @ unpack(weight).T
-    q, scale = quantize(x)
+    q, scale = quantize(rotate(x, weight.parts))
     assert weight.scales is not None
     if weight.format == Format.INT8:
         ones = torch.ones_like(weight.scales)
@@ -87,12 +88,17 @@ def norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
 
 
 def embed(
-    table: Tensor, ids: Tensor, out: Tensor, scales: Tensor | None = None, multiplier: float = 1.0
+    table: Tensor,
+    ids: Tensor,
+    out: Tensor,
+    scales: Tensor | None = None,
+    multiplier: float = 1.0,
+    parts: int = 1,
 ) -> None:
     """See Program.embed."""
     rows = table[ids].float()
     factor = multiplier if scales is None else scales[ids][:, None] * multiplier
-    out.copy_(rows * factor)
+    out.copy_(rotate(rows * factor, parts))
 
 
 def rope(
@@ -100,7 +106,7 @@ def rope(
 ) -> None:
     """See Program.rope."""
     kv = cache.num_kv_heads
-    heads = qkv.unflatten(1, (-1, cache.head_dim)).clone()
+    heads = qkv.view(len(qkv), -1, cache.head_dim).clone()
     num_q = heads.shape[1] - 2 * kv
     heads[:, :num_q] = rms_norm(heads[:, :num_q], rope.q_norm, rope.norm_eps)
     heads[:, num_q:-kv] = rms_norm(heads[:, num_q:-kv], rope.k_norm, rope.norm_eps)
@@ -130,11 +136,12 @@ def views(cache: KVCache) -> tuple[Tensor, Tensor, Tensor | None]:
     pair = 1 if cache.dtype == torch.float32 else 2
     twin = 2 if cache.dtype == torch.bfloat16 else 1
     typed = by_head[:, :, : 2 * part].view(cache.dtype)
-    keys = typed[:, :, : size * dim].unflatten(2, (size // 16, dim // pair, 16, pair))
-    values = typed[:, :, size * dim :].unflatten(2, (size // twin, dim, twin))
+    in_keys, in_values = (size // 16, dim // pair, 16, pair), (size // twin, dim, twin)
+    keys = typed[:, :, : size * dim].view(blocks, heads, *in_keys)
+    values = typed[:, :, size * dim :].view(blocks, heads, *in_values)
     scales = None
     if cache.dtype == torch.int8:
-        scales = by_head[:, :, 2 * part :].view(torch.float32).unflatten(2, (2, size))
+        scales = by_head[:, :, 2 * part :].view(torch.float32).view(blocks, heads, 2, size)
     return keys, values, scales
 
 
@@ -147,7 +154,7 @@ def write(cache: KVCache, k: Tensor, v: Tensor, slots: Tensor) -> None:
         v, v_scale = quantize(v)
         scales[block, :, 0, offset] = k_scale[..., 0]
         scales[block, :, 1, offset] = v_scale[..., 0]
-    split = k.to(cache.dtype).unflatten(2, (-1, keys.shape[-1]))
+    split = k.to(cache.dtype).view(*k.shape[:2], -1, keys.shape[-1])
     keys[block, :, offset // 16, :, offset % 16] = split
     twin = values.shape[-1]
     values[block, :, offset // twin, :, offset % twin] = v.to(cache.dtype)
@@ -180,7 +187,7 @@ def attention(
     starts = batch.query_start.tolist()
     for row, keys in enumerate(batch.seq_lens.tolist()):
         part = slice(starts[row], starts[row + 1])
-        queries = q[part].unflatten(1, (kv, -1, dim))
+        queries = q[part].view(starts[row + 1] - starts[row], kv, -1, dim)
         first = max(0, keys - len(queries) - window + 1) if window else 0
         table = batch.groups[group].block_tables[row]
         places = torch.arange(first, keys)

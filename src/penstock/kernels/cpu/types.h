@@ -17,6 +17,7 @@ constexpr int kRowAlign = 64;    // bytes to which a row of activations is padde
 constexpr int kGroup4 = 32;      // weights that share a scale in int4
 constexpr int kKeyBlock = 16;    // keys of one packed panel of the KV cache
 constexpr int kPartition = 512;  // keys of one attention partition, counted from position 0
+constexpr int kMaxRotated = 1 << 15;  // longest row that is rotated
 constexpr size_t kScratchBytes = size_t(1) << 20;  // private memory of each worker
 
 // One worker's view of the parallel region. Defined in pool.cpp, free of vector code.
@@ -38,6 +39,7 @@ struct Weight {
   const float* scales;            // int8: [n_pad]; int4: unused
   const uint16_t* group_scales;   // int4: fp16 [n_pad / 32][k_pad / 32][32]
   const float* bias;              // [n_pad] or null
+  int parts;                      // integer formats: runs of a row that are mixed first, or 1
 };
 
 // out = epilogue(prologue(x) W^T + bias) for x [rows, k].
@@ -74,6 +76,7 @@ struct EmbedArgs {  // out[i] = table[ids[i]] (* scales[ids[i]])
   const float* scales;  // with i8
   const int64_t* ids;
   float multiplier;
+  int parts;  // runs of a row that are mixed afterwards, or 1
   float* out;
   int rows, size;
 };
