@@ -49,6 +49,15 @@ class Stages:
         self.seconds[name] = time.perf_counter() - began
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What the memory allows."""
+
+    block_size: int
+    num_blocks: int
+    max_model_len: int
+
+
 def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:
     """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …"""
     stages = Stages()
@@ -96,21 +105,33 @@ def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine
         cache_key=f"{folder}:{dtype}:{loaded.format.name}",
     )
     executor = ThreadExecutor(runner.run) if limits.depth > 1 else InlineExecutor(runner.run)
-    info = ModelInfo(
-        vocab_size=model.vocab_size,
+    info = _info(model.vocab_size, limits, fit, loaded.dtype, device, stages)
+    info.architecture, info.eos_ids = str(raw["architectures"][0]), eos_ids(folder, raw)
+    return Engine(scheduler, executor, clock, publish), info
+
+
+def _info(
+    vocab_size: int,
+    limits: Limits,
+    fit: Fit,
+    dtype: torch.dtype,
+    device: torch.device,
+    stages: Stages,
+) -> ModelInfo:
+    return ModelInfo(
+        vocab_size=vocab_size,
         max_model_len=limits.max_model_len,
-        eos_ids=eos_ids(folder, raw),
+        eos_ids=(),
         block_size=fit.block_size,
         num_blocks=fit.num_blocks,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
         dtype=str(dtype).removeprefix("torch."),
         device=str(device),
-        architecture=str(raw["architectures"][0]),
+        architecture="",
         notes=stages.notes,
         stages_s=stages.seconds,
     )
-    return Engine(scheduler, executor, clock, publish), info
 
 
 def _limits(config: Config, max_model_len: int, device: torch.device) -> Limits:
@@ -119,15 +140,6 @@ def _limits(config: Config, max_model_len: int, device: torch.device) -> Limits:
     if budget is None:
         budget = max(CPU_BUDGET if device.type == "cpu" else GPU_BUDGET, engine.max_num_seqs)
     return Limits(engine.max_num_seqs, budget, max_model_len, engine.scheduler_depth)
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What the memory allows."""
-
-    block_size: int
-    num_blocks: int
-    max_model_len: int
 
 
 def _fit(

@@ -83,7 +83,9 @@ class NativeDecoder:
         """See CausalLM.logits. Up to max_rows rows, the result is overwritten by the next call."""
         count = len(hidden)
         if count > self._max_rows:
-            return torch.cat([self.logits(part).clone() for part in torch.split(hidden, self._max_rows)])
+            return torch.cat(
+                [self.logits(part).clone() for part in torch.split(hidden, self._max_rows)]
+            )
         self._rows[:count] = hidden
         self._head.run(Batch(self._no_ids[:count], NOTHING, NO_ROWS, NO_ROWS, NOTHING))
         return self._logits[:count]
