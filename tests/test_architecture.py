@@ -46,6 +46,7 @@ NO_MIRROR = {
     "engine/clock.py": "one call",
     "engine/engine.py": "driven by test_mix.py, and over both clients by test_process.py",
     "engine/inprocess.py": "tested with its twin in test_process.py",
+    "kernels/cpu/ops.py": "records",
     "models/base.py": "an interface",
     "quant/base.py": "an interface",
 }

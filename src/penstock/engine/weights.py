@@ -19,7 +19,7 @@ from penstock.attention.base import AttentionBackend
 from penstock.engine.kv import available_bytes
 from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.layers.targets import Target, Targets
-from penstock.models.base import CausalLM, ModelPlan
+from penstock.models.base import LoadableLM, ModelPlan
 from penstock.models.config_json import ConfigJson
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
@@ -35,7 +35,7 @@ def load_model(
     device: torch.device,
     backend: AttentionBackend,
     format: LinearFormat = PLAIN,
-) -> CausalLM:
+) -> LoadableLM:
     """The model of a checkpoint folder, weights cast to `dtype` (or brought into another format)
     on `device`.
 
@@ -55,7 +55,7 @@ def load_model(
     return model
 
 
-def _check_room(model: CausalLM, device: torch.device) -> None:
+def _check_room(model: LoadableLM, device: torch.device) -> None:
     """On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
     than to be killed in the midst of it."""
     needed = sum(target.into.nbytes for target in model.targets().values())
@@ -102,7 +102,7 @@ def read_plan(raw: dict[str, Any], where: Path) -> ModelPlan:
     return plan
 
 
-def load_weights(path: Path, model: CausalLM) -> None:
+def load_weights(path: Path, model: LoadableLM) -> None:
     """Fill the model from the folder's safetensors. Raises CheckpointError."""
     missing: Targets = model.targets()
     for file, names in _shards(path).items():

@@ -37,6 +37,10 @@ class CausalLM(Protocol):
         """hidden [rows, hidden_size] -> float32 [rows, vocab_size]."""
         ...
 
+
+class LoadableLM(CausalLM, Protocol):
+    """A model whose weights come from a checkpoint."""
+
     def targets(self) -> Targets:
         """Every checkpoint tensor that the model needs, with its place."""
         ...
@@ -58,6 +62,6 @@ class ModelPlan(Protocol):
         device: torch.device,
         backend: AttentionBackend,
         format: LinearFormat,
-    ) -> CausalLM:
+    ) -> LoadableLM:
         """The model with uninitialised weights."""
         ...
