@@ -20,9 +20,12 @@ from penstock.attention.base import AttentionBackend
 from penstock.core.plan import StepPlan
 from penstock.engine.frames import Room
 from penstock.engine.kv import allocate_caches
+from penstock.engine.load import NATIVE
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model
 from penstock.errors import EngineError
+from penstock.layers.decoder import Decoder
+from penstock.layers.native import NativeDecoder
 from penstock.models.base import CausalLM
 from penstock.parallel.meeting import Seat, World
 from penstock.parallel.ranks import RankGroup
@@ -31,6 +34,7 @@ from tests.dense import Sequence
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
+MOST_TOKENS, MOST_ROWS, CONTEXT = 4096, 32, 128
 
 
 class Rank:
@@ -45,12 +49,16 @@ class Rank:
             seat.connect(self._groups[way], CPU, way, gone)
         if parent is not None:
             seat.close()
-        self.backend: AttentionBackend = ATTENTION_BACKENDS.load("torch")()
 
-    def load(self, path: Path, format: str, way: str) -> CausalLM:
+    def load(self, path: Path, format: str, way: str, backend: str) -> CausalLM:
         self.ranks = self._groups[way]
+        self.backend: AttentionBackend = ATTENTION_BACKENDS.load(backend)()
         linear = FORMATS.load(format)()
-        self.model = load_model(path, torch.float32, CPU, self.backend, linear, self.ranks)
+        model = load_model(path, torch.float32, CPU, self.backend, linear, self.ranks)
+        self.model: CausalLM = model
+        if backend == NATIVE:
+            assert isinstance(model, Decoder)
+            self.model = NativeDecoder(model, MOST_TOKENS, MOST_ROWS, CONTEXT, threads=1)
         return self.model
 
     def feed(self, ids: list[int]) -> torch.Tensor:
@@ -91,9 +99,19 @@ class Team:
         self._rank = Rank(world.seat(0), None)
         world.close()
 
-    def load(self, path: Path, format: str = "none", way: str = "shared_memory") -> CausalLM:
-        self._tell("load", path, format, way)
-        return self._rank.load(path, format, way)
+    def load(
+        self,
+        path: Path,
+        format: str = "none",
+        way: str = "shared_memory",
+        backend: str = "torch",
+    ) -> CausalLM:
+        self._tell("load", path, format, way, backend)
+        return self._rank.load(path, format, way, backend)
+
+    @property
+    def backend(self) -> AttentionBackend:
+        return self._rank.backend
 
     def feed(self, ids: list[int]) -> torch.Tensor:
         """Logits float32 [ids, vocab_size] of a new sequence."""

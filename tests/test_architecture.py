@@ -48,6 +48,7 @@ NO_MIRROR = {
     "engine/frames.py": "records",
     "engine/worker.py": "started and watched in test_workers.py",
     "engine/inprocess.py": "tested with its twin in test_process.py",
+    "kernels/cpu/ops.py": "records",
     "models/base.py": "an interface",
     "quant/base.py": "an interface",
 }

@@ -50,6 +50,7 @@ ATTENTION_BACKENDS = Registry(
     "attention backend",
     ConfigError,
     {
+        "cpu": "penstock.attention.cpu:CpuAttention",
         "torch": "penstock.attention.torch_fast:TorchFast",
         "torch-reference": "penstock.attention.torch_reference:TorchReference",
     },

@@ -5,13 +5,16 @@ those of one rank."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
+from penstock.engine.load import NATIVE, NATIVE_HEADS
 from penstock.engine.weights import load_model
+from penstock.kernels import cpu
 from penstock.registry import ATTENTION_BACKENDS, FORMATS
 from tests import oracle
 from tests.dense import Sequence
@@ -21,6 +24,7 @@ from tests.ranks import Team
 SHAPES = {f"{family}-{shape.name}": (family, shape) for family, shape in oracle.shapes()}
 ONE_EACH = ["llama-tied", "mistral-window", "qwen2-untied", "qwen3-windows", "smollm3-untied"]
 """1 and 2 KV heads: fewer than ranks, as many, and more; biases, windows, a tied head"""
+BACKENDS = ("torch", NATIVE)
 WAYS = ("shared_memory", "distributed")
 TEAMS = {"tp2": (2, 1), "tp4": (4, 1), "pp2": (1, 2), "tp2-pp2": (2, 2)}
 
@@ -39,10 +43,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ranks")
 
 
-def check(team: Team, name: str, way: str, mixes: list[Mix], folder: Path) -> None:
+def check(team: Team, name: str, backend: str, way: str, mixes: list[Mix], folder: Path) -> None:
     family, shape = SHAPES[name]
+    if backend == NATIVE:
+        if (reason := cpu.available()) is not None:
+            pytest.skip(reason)
+        if shape.fields.get("head_dim", 12) not in NATIVE_HEADS:
+            shape = replace(shape, name=f"{shape.name}-16", fields=shape.fields | {"head_dim": 16})
     path = oracle.make_checkpoint(family, shape, shape.seed, folder)
-    model = team.load(path, way=way)
+    model = team.load(path, way=way, backend=backend)
     prompts = asked(path, shape.seed)
     for prompt in prompts[:8]:
         answer = oracle.answer(path, tuple(prompt), NEW)
@@ -50,7 +59,7 @@ def check(team: Team, name: str, way: str, mixes: list[Mix], folder: Path) -> No
         torch.testing.assert_close(logits, answer.logits, rtol=0, atol=oracle.TOLERANCE)
     expected = [oracle.greedy(path, prompt, NEW) for prompt in prompts]
     for mix in mixes:
-        out, preemptions = run(model, mix, prompts, team)
+        out, preemptions = run(model, team.backend, mix, prompts, team)
         assert out == expected, mix
         assert not mix.preempt or preemptions, f"{mix} preempted nobody"
 
@@ -60,26 +69,50 @@ def check(team: Team, name: str, way: str, mixes: list[Mix], folder: Path) -> No
 def test_the_same_tokens_on_every_family(
     teams: dict[str, Team], size: str, name: str, mix: Mix, folder: Path
 ) -> None:
-    check(teams[size], name, "shared_memory", [mix], folder)
+    turn = list(TEAMS).index(size) + ONE_EACH.index(name)  # each sees both backends
+    backend = BACKENDS[turn % 2]
+    check(teams[size], name, backend, "shared_memory", [mix], folder)
 
 
-@pytest.mark.parametrize("size", ["tp4", "tp2-pp2"])
-def test_the_same_tokens_over_gloo(teams: dict[str, Team], size: str, folder: Path) -> None:
-    check(teams[size], "llama-gqa", "distributed", COVER[:1], folder)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("size", "way", "name"), list(product(TEAMS, WAYS, SHAPES)))
-def test_the_same_tokens_for_a_cover_of_mixes_of_every_shape(
-    teams: dict[str, Team], size: str, way: str, name: str, folder: Path
+@pytest.mark.parametrize(("size", "backend"), [("tp4", "torch"), ("tp2-pp2", NATIVE)])
+def test_the_same_tokens_over_gloo(
+    teams: dict[str, Team], size: str, backend: str, folder: Path
 ) -> None:
-    check(teams[size], name, way, COVER, folder)
+    check(teams[size], "llama-gqa", backend, "distributed", COVER[:1], folder)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", TEAMS)
-def test_the_same_tokens_for_every_mix(teams: dict[str, Team], size: str, folder: Path) -> None:
-    check(teams[size], "qwen3-windows", "shared_memory", ALL, folder)
+@pytest.mark.parametrize(
+    ("size", "way", "backend", "name"), list(product(TEAMS, WAYS, BACKENDS, SHAPES))
+)
+def test_the_same_tokens_for_a_cover_of_mixes_of_every_shape(
+    teams: dict[str, Team], size: str, way: str, backend: str, name: str, folder: Path
+) -> None:
+    check(teams[size], name, backend, way, COVER, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "backend"), list(product(TEAMS, BACKENDS)))
+def test_the_same_tokens_for_every_mix(
+    teams: dict[str, Team], size: str, backend: str, folder: Path
+) -> None:
+    check(teams[size], "qwen3-windows", backend, "shared_memory", ALL, folder)
+
+
+@pytest.mark.parametrize("size", ["tp2", "tp4", "tp2-pp2"])
+@pytest.mark.parametrize("format", ["none", "int8", "int4"])
+def test_a_row_does_not_depend_on_its_batch(
+    teams: dict[str, Team], size: str, format: str, folder: Path
+) -> None:
+    """Our kernels' promise holds over ranks, bit for bit, for sums have one order."""
+    if (reason := cpu.available()) is not None:
+        pytest.skip(reason)
+    path = oracle.make_checkpoint("llama", QUANTIZED, 0, folder)
+    teams[size].load(path, format, backend=NATIVE)
+    ids = oracle.prompts(0, 6, 320)[5]
+    whole = teams[size].feed(ids).clone()
+    for length in (1, 2, 17):
+        assert torch.equal(teams[size].feed(ids[:length]), whole[:length])
 
 
 QUANTIZED = oracle.Shape(
@@ -148,5 +181,5 @@ def test_quantized_tokens_do_not_depend_on_the_mix(
             prompts.append(prompt)
             expected.append(ids[len(prompt) :])
     assert len(prompts) >= 8
-    out, _ = run(model, mix, prompts, team)
+    out, _ = run(model, team.backend, mix, prompts, team)
     assert out == expected

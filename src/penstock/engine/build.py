@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from penstock.attention.base import AttentionBackend
 from penstock.config import Config
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
@@ -26,17 +25,14 @@ from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecut
 from penstock.engine.frames import Room, Word
 from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
+from penstock.engine.load import choose_device, load
 from penstock.engine.runner import ModelRunner
-from penstock.engine.weights import build_model, load_model, read_config
+from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError
-from penstock.models.base import CausalLM
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.parallel.stages import Stage
-from penstock.quant.base import LinearFormat
-from penstock.registry import ATTENTION_BACKENDS, FORMATS
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_BUDGET = 256
 GPU_BUDGET = 8192
 
@@ -55,84 +51,62 @@ class Stages:
         self.seconds[name] = time.perf_counter() - began
 
 
-@dataclass(frozen=True, slots=True)
 class Part:
-    """What a rank has once its weights are loaded: all of the model when it is alone."""
+    """What one rank has and does; all of it when it is alone."""
 
-    folder: Path
-    raw: dict[str, Any]
-    """config.json"""
-    model: CausalLM
-    backend: AttentionBackend
-    linear_format: LinearFormat
-    dtype: torch.dtype
-    device: torch.device
-
-    @property
-    def weight_bytes(self) -> int:
-        return sum(target.into.nbytes for target in self.model.targets().values())
+    def __init__(self, config: Config, ranks: RankGroup) -> None:
+        """Read its weights. Raises ConfigError, CheckpointError, …"""
+        self.stages = Stages()
+        self.ranks = ranks
+        self.device = choose_device(config, ranks.number)
+        self.threads = _threads(config)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        with self.stages.time("find checkpoint"):
+            self.folder = model_folder(config)
+            self.raw = read_config(self.folder)
+        with self.stages.time("load weights"):
+            self.loaded = load(config, self.folder, self.raw, self.device, ranks)
 
     def word(self) -> Word:
-        """What the leader wants to know of a rank."""
-        model = self.model
-        shape = (model.num_kv_heads, model.head_dim, self.dtype)
+        """What the leader wants to know."""
+        model = self.loaded.model
+        shape = (model.num_kv_heads, model.head_dim, self.loaded.dtype)
         token_bytes = block_bytes(model.kv_groups, 1, *shape)
-        return Word("loaded", self.weight_bytes, token_bytes, available_bytes(self.device))
+        return Word("loaded", self.loaded.weight_bytes, token_bytes, available_bytes(self.device))
 
-    def runner(self, room: Room, ranks: RankGroup) -> ModelRunner:
-        """With its KV cache."""
-        model = self.model
-        caches = allocate_caches(
-            self.backend,
-            model.kv_groups,
-            room.num_blocks,
-            room.block_size,
-            model.num_kv_heads,
-            model.head_dim,
-            self.dtype,
-            self.device,
-        )
-        return ModelRunner(
-            model,
-            caches,
-            room.block_size,
-            room.max_num_seqs,
-            room.max_model_len,
-            self.device,
-            ranks,
-        )
-
-
-def load_part(config: Config, ranks: RankGroup, stages: Stages | None = None) -> Part:
-    """A rank's model with its weights. Raises ConfigError, CheckpointError, …"""
-    stages = stages or Stages()
-    device = choose_device(config, ranks.number)
-    set_threads(config)
-    with stages.time("find checkpoint"):
-        folder = model_folder(config)
-        raw = read_config(folder)
-    backend, dtype = choose_backend(config, stages), choose_dtype(config, raw)
-    linear_format: LinearFormat = FORMATS.load(config.model.quantization)()
-    with stages.time("load weights"):
-        model = load_model(folder, dtype, device, backend, linear_format, ranks)
-    return Part(folder, raw, model, backend, linear_format, dtype, device)
+    def runner(self, room: Room) -> ModelRunner:
+        """Pack the weights for this machine and allocate the cache."""
+        rows, longest = room.max_num_seqs, room.max_model_len
+        with self.stages.time("prepare weights"):
+            model = self.loaded.ready(room.max_num_batched_tokens, rows, longest, self.threads)
+        with self.stages.time("allocate cache"):
+            caches = allocate_caches(
+                self.loaded.backend,
+                model.kv_groups,
+                room.num_blocks,
+                room.block_size,
+                model.num_kv_heads,
+                model.head_dim,
+                self.loaded.dtype,
+                self.device,
+            )
+        return ModelRunner(model, caches, room.block_size, rows, longest, self.device, self.ranks)
 
 
 def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:
     """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …"""
-    workers, ranks = None, ALONE
-    if config.engine.processes > 1:
-        folder = model_folder(config)  # found once, not by every rank
-        found = replace(config.model, model=str(folder), revision=None)
-        config = replace(config, model=found)
-        check_split(config)
-        workers = Workers(config)
-        ranks = workers.seat.ranks()
+    if config.engine.processes == 1:
+        return _build(config, clock, publish, None)
+    folder = model_folder(config)  # found once, not by every process
+    found = replace(config.model, model=str(folder), revision=None)
+    config = replace(config, model=found)
+    check_split(config)
+    workers = Workers(config)
     try:
-        return _build(config, clock, publish, ranks, workers)
+        return _build(config, clock, publish, workers)
     except BaseException:
-        if workers is not None:
-            workers.close()
+        workers.close()
         raise
 
 
@@ -142,30 +116,26 @@ def check_split(config: Config) -> None:
     engine, folder = config.engine, model_folder(config)
     stage = Stage(0, engine.pipeline_parallel_size)
     ranks = RankGroup(0, engine.tensor_parallel_size, stage)
-    linear_format = FORMATS.load(config.model.quantization)()
-    backend, dtype = choose_backend(config, Stages()), choose_dtype(config, read_config(folder))
-    build_model(folder, dtype, torch.device("cpu"), backend, linear_format, ranks)
+    load(config, folder, read_config(folder), torch.device("cpu"), ranks, weights=False)
 
 
 def _build(
-    config: Config, clock: Clock, publish: Publish, ranks: RankGroup, workers: Workers | None
+    config: Config, clock: Clock, publish: Publish, workers: Workers | None
 ) -> tuple[Engine, ModelInfo]:
-    stages = Stages()
-    part = load_part(config, ranks, stages)
-    model = part.model
+    part = Part(config, workers.seat.ranks() if workers is not None else ALONE)
+    stages, loaded = part.stages, part.loaded
     words = [part.word()]
     if workers is not None:
         with stages.time("wait for other ranks"):
             words += workers.loaded()
-    with stages.time("allocate cache"):
-        stages.notes.append(_weights_note(part, words))
-        room = _fit(config, part, words, stages)
-        if workers is not None:
-            workers.settle(room)
-            way = config.engine.parallel_transport
-            workers.seat.connect(ranks, part.device, way, workers.broken)
-        runner = part.runner(room, ranks)
-    limits = _limits(config, room.max_model_len, part.device)
+    stages.notes += [loaded.weights_note([word.weight_bytes for word in words]), loaded.how]
+    room = _fit(config, part, words)
+    limits = _limits(config, room)
+    if workers is not None:
+        workers.settle(room)
+        way = config.engine.parallel_transport
+        workers.seat.connect(part.ranks, part.device, way, workers.broken)
+    runner = part.runner(room)
     executor: ClosableExecutor
     if workers is not None:
         workers.ready()
@@ -176,114 +146,56 @@ def _build(
         executor = InlineExecutor(runner.run)
     with stages.time("warm up"):
         warm_up(executor, runner.num_groups, room.block_size, limits.stages == 1)
+    key = f"{part.folder}:{loaded.dtype}:{loaded.format.name}:{part.ranks.size}"
     scheduler = Scheduler(
         limits,
         BlockPool(room.num_blocks, room.block_size, config.engine.enable_prefix_caching),
-        model.kv_groups,
+        loaded.model.kv_groups,
         make_policy(config.engine.scheduling_policy, config.engine.priority_ageing_s),
         clock,
-        cache_key=f"{part.folder}:{part.dtype}:{part.linear_format.name}:{ranks.size}",
+        cache_key=key,
     )
-    return Engine(scheduler, executor, clock, publish), _info(part, room, limits, stages)
+    return Engine(scheduler, executor, clock, publish), _info(part, room)
 
 
-def _info(part: Part, room: Room, limits: Limits, stages: Stages) -> ModelInfo:
+def _info(part: Part, room: Room) -> ModelInfo:
     return ModelInfo(
-        vocab_size=part.model.vocab_size,
-        max_model_len=limits.max_model_len,
+        vocab_size=part.loaded.model.vocab_size,
+        max_model_len=room.max_model_len,
         eos_ids=eos_ids(part.folder, part.raw),
         block_size=room.block_size,
         num_blocks=room.num_blocks,
-        max_num_seqs=limits.max_num_seqs,
-        max_num_batched_tokens=limits.max_num_batched_tokens,
-        dtype=str(part.dtype).removeprefix("torch."),
+        max_num_seqs=room.max_num_seqs,
+        max_num_batched_tokens=room.max_num_batched_tokens,
+        dtype=str(part.loaded.dtype).removeprefix("torch."),
         device=str(part.device),
         architecture=str(part.raw["architectures"][0]),
-        notes=stages.notes,
-        stages_s=stages.seconds,
+        notes=part.stages.notes,
+        stages_s=part.stages.seconds,
     )
 
 
-def set_threads(config: Config) -> None:
-    """Of torch in this process: what the config says, or a share of the processor's cores."""
+def _threads(config: Config) -> int | None:
+    """Of the arithmetic in one process: what the config says, or a share of the cores; None: as
+    the libraries choose."""
     threads, processes = config.engine.num_threads, config.engine.processes
     if threads is None and processes > 1:
-        threads = max(1, torch.get_num_threads() // processes)
-    if threads is not None:
-        torch.set_num_threads(threads)
+        return max(1, torch.get_num_threads() // processes)
+    return threads
 
 
-def choose_device(config: Config, number: int = 0) -> torch.device:
-    """The config's device; `auto` is a GPU where there is one. Process n has the n-th GPU from
-    the first one on. Raises ConfigError."""
-    name = config.engine.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if number and name.startswith("cuda"):
-        first = name.partition(":")[2] or "0"
-        name = f"cuda:{int(first) + number}" if first.isdecimal() else name
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"--device {name} is not there: {str(error).splitlines()[0]}",
-            cure="Use cpu, or leave the flag away.",
-            param="device",
-        ) from error
-    return device
-
-
-def choose_dtype(config: Config, raw: dict[str, Any]) -> torch.dtype:
-    """The config's dtype; `auto` is the checkpoint's own. Raises CheckpointError."""
-    name = config.model.dtype
-    if name == "auto":
-        name = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
-    dtype = DTYPES.get(name.removeprefix("torch."))
-    if dtype is None:
-        raise CheckpointError(
-            f"The checkpoint's dtype {name!r} is not supported.",
-            cure="Give --dtype bfloat16 or --dtype float32.",
-            param="dtype",
-        )
-    return dtype
-
-
-def choose_backend(config: Config, stages: Stages) -> AttentionBackend:
-    """The config's attention backend; what to know of it becomes a note."""
-    name = config.engine.attention_backend
-    if name == "auto":
-        name = "torch"
-    backend: AttentionBackend = ATTENTION_BACKENDS.load(name)()
-    stages.notes.append(
-        f"attention backend {name}: plain torch operators, so results are not bitwise equal "
-        "between batches of different shape"
-    )
-    return backend
-
-
-def _weights_note(part: Part, words: list[Word]) -> str:
-    note = " + ".join(f"{word.weight_bytes / 2**20:.1f}" for word in words)
-    note = f"weights of {note} MiB" + (", by rank" if len(words) > 1 else "")
-    if part.linear_format.name == "none":
-        return note
-    return f"{note}, quantized at load to {part.linear_format.name}, computed by torch operators"
-
-
-def _limits(config: Config, max_model_len: int, device: torch.device) -> Limits:
+def _limits(config: Config, room: Room) -> Limits:
     engine = config.engine
-    budget = engine.max_num_batched_tokens
-    if budget is None:
-        budget = max(CPU_BUDGET if device.type == "cpu" else GPU_BUDGET, engine.max_num_seqs)
     stages = engine.pipeline_parallel_size
     # A plan more than stages would hide the host's time, but make every batch smaller.
     depth = max(engine.scheduler_depth, stages)
-    return Limits(engine.max_num_seqs, budget, max_model_len, depth, stages)
+    tokens = room.max_num_batched_tokens
+    return Limits(engine.max_num_seqs, tokens, room.max_model_len, depth, stages)
 
 
-def _fit(config: Config, part: Part, words: list[Word], stages: Stages) -> Room:
+def _fit(config: Config, part: Part, words: list[Word]) -> Room:
     """Block size, number of blocks and context. Raises ConfigError when they contradict."""
-    model, sizes = part.model, part.backend.block_sizes
+    model, sizes, notes = part.loaded.model, part.loaded.backend.block_sizes, part.stages.notes
     size = config.engine.block_size or sizes[0]
     if size not in sizes:
         known = ", ".join(map(str, sizes))
@@ -308,8 +220,7 @@ def _fit(config: Config, part: Part, words: list[Word], stages: Stages) -> Room:
         config.engine.kv_cache_memory_bytes, each, most, part.device, _free_bytes(part, words)
     )
     by = " on each rank" if len(words) > 1 else ""
-    note = f"KV cache of {blocks} blocks ({blocks * each / 2**20:.1f} MiB{by}): {why}"
-    stages.notes.append(note)
+    notes.append(f"KV cache of {blocks} blocks ({blocks * each / 2**20:.1f} MiB{by}): {why}")
     room = blocks // len(groups) * size
     if room < context:
         if wanted is not None:
@@ -318,9 +229,12 @@ def _fit(config: Config, part: Part, words: list[Word], stages: Stages) -> Room:
                 cure="Raise --kv-cache-memory-bytes or lower --max-model-len.",
                 param="max_model_len",
             )
-        stages.notes.append(f"context lowered from {context} to {room}: the cache holds no more")
+        notes.append(f"context lowered from {context} to {room}: the cache holds no more")
         context = room
-    return Room(blocks, size, config.engine.max_num_seqs, context)
+    tokens, rows = config.engine.max_num_batched_tokens, config.engine.max_num_seqs
+    if tokens is None:
+        tokens = max(CPU_BUDGET if part.device.type == "cpu" else GPU_BUDGET, rows)
+    return Room(blocks, size, rows, tokens, context)
 
 
 def _free_bytes(part: Part, words: list[Word]) -> int:

@@ -34,6 +34,7 @@ class Room:
     num_blocks: int
     block_size: int
     max_num_seqs: int
+    max_num_batched_tokens: int
     max_model_len: int
 
 

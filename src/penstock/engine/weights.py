@@ -20,7 +20,7 @@ from penstock.attention.base import AttentionBackend
 from penstock.engine.kv import available_bytes
 from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.layers.targets import Target, Targets
-from penstock.models.base import CausalLM, ModelPlan
+from penstock.models.base import LoadableLM, ModelPlan
 from penstock.models.config_json import ConfigJson
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
@@ -38,7 +38,7 @@ def load_model(
     backend: AttentionBackend,
     format: LinearFormat = PLAIN,
     ranks: RankGroup = ALONE,
-) -> CausalLM:
+) -> LoadableLM:
     """The model of a checkpoint folder, weights cast to `dtype` (or brought into another format)
     on `device`; of a rank group this rank's part, and no more is read.
 
@@ -59,7 +59,7 @@ def build_model(
     backend: AttentionBackend,
     format: LinearFormat,
     ranks: RankGroup,
-) -> CausalLM:
+) -> LoadableLM:
     """The same without its weights."""
     plan = read_plan(read_config(path), path / "config.json")
     try:
@@ -71,7 +71,7 @@ def build_model(
         raise
 
 
-def _check_room(model: CausalLM, device: torch.device, ranks: RankGroup) -> None:
+def _check_room(model: LoadableLM, device: torch.device, ranks: RankGroup) -> None:
     """On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
     than to be killed in the midst of it. Rank 0, the first to come here, asks for all."""
     needed = sum(target.into.nbytes for target in model.targets().values())
@@ -119,7 +119,7 @@ def read_plan(raw: dict[str, Any], where: Path) -> ModelPlan:
     return plan
 
 
-def load_weights(path: Path, model: CausalLM) -> None:
+def load_weights(path: Path, model: LoadableLM) -> None:
     """Fill the model from the folder's safetensors. Raises CheckpointError."""
     missing: Targets = model.targets()
     for file, names in _shards(path).items():

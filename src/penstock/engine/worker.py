@@ -58,15 +58,16 @@ def serve(line: Connection, task: Task, parent: int) -> None:
 
     Thread(target=beat, name="penstock-beat", daemon=True).start()
 
-    from penstock.engine.build import load_part
+    from penstock.engine.build import Part
 
-    part = load_part(task.config, ranks)
+    part = Part(task.config, ranks)
     line.send_bytes(encode(part.word()))
     room = decode(line.recv_bytes(), type=Room)
     way = task.config.engine.parallel_transport
     seat.connect(ranks, part.device, way, lambda: bool(pulses[0]))
     seat.close()
-    runner = part.runner(room, ranks)
+    runner = part.runner(room)
+    del part  # what was packed is not needed twice
     line.send_bytes(encode(Word("ready")))
     while frame := line.recv_bytes():
         error = runner.run(decode(frame, type=StepPlan)).error

@@ -12,14 +12,8 @@ from typing import Any
 import torch
 
 from penstock.config import Config
-from penstock.engine.build import (
-    DTYPES,
-    Stages,
-    choose_backend,
-    choose_device,
-    choose_dtype,
-)
 from penstock.engine.hub import model_folder, resolve_model
+from penstock.engine.load import DTYPES, choose_device, load
 from penstock.engine.weights import load_model, read_config
 from penstock.errors import ConfigError, UnsupportedError
 from penstock.evals.divergence import compare
@@ -29,7 +23,7 @@ from penstock.evals.report import Report, figures
 from penstock.evals.storage import storage
 from penstock.evals.windows import Window, cut
 from penstock.models.base import CausalLM
-from penstock.registry import ATTENTION_BACKENDS, FORMATS
+from penstock.registry import ATTENTION_BACKENDS
 from penstock.report.machine import command_line, machine_info
 from penstock.text.tokenizer import Tokenizer
 
@@ -37,6 +31,8 @@ Progress = Callable[[int, int], None]
 """is told (tokens scored, tokens of all windows)"""
 
 REFERENCE_BACKEND = "torch"
+LOGIT_ROWS = 64
+"""Positions whose logits a program keeps at once."""
 
 
 def evaluate(
@@ -62,12 +58,12 @@ def evaluate(
     text = _read(options.text)
     windows = _windows(tokenizer, text, options)
 
-    backend = choose_backend(config, Stages())
-    dtype = choose_dtype(config, raw)
-    candidate = load_model(
-        folder, dtype, device, backend, FORMATS.load(config.model.quantization)()
+    loaded = load(config, folder, raw, device)
+    _check_context(options.context, loaded.model)
+    candidate_storage = storage(loaded.model.targets())
+    candidate = loaded.ready(
+        options.context, LOGIT_ROWS, options.context, config.engine.num_threads
     )
-    _check_context(options.context, candidate)
     wide = DTYPES[options.reference_dtype]
     plain = ATTENTION_BACKENDS.load(REFERENCE_BACKEND)()
     reference = load_model(folder, wide, device, plain)
@@ -82,7 +78,7 @@ def evaluate(
 
     scores = compare(
         Reader(reference, plain, wide, device, options.context),
-        Reader(candidate, backend, dtype, device, options.context),
+        Reader(candidate, loaded.backend, loaded.dtype, device, options.context),
         windows,
         told,
     )
@@ -92,7 +88,7 @@ def evaluate(
         total=total,
         buckets=buckets,
         reference_storage=storage(reference.targets()),
-        candidate_storage=storage(candidate.targets()),
+        candidate_storage=candidate_storage,
         max_kl=options.max_kl,
         min_agreement=options.min_agreement,
     )

@@ -27,14 +27,12 @@ def render(report: Report) -> Group:
 
 def _quality(report: Report) -> RenderableType:
     rows = {**report.buckets, "all": report.total}
-    columns: tuple[str, ...] = ("tokens seen", "scored", "KL mean", "median", "p99", "same top", "regret")
-    kl = table(
-        "KL divergence, nats; favourites and what they cost",
-        columns,
-        [_kl(*row) for row in rows.items()],
+    kl = ("tokens seen", "scored", "KL mean", "median", "p99", "same top", "regret")
+    perplexity = ("tokens seen", "perplexity", "reference", "bits/byte", "reference")
+    return Group(
+        table("KL divergence, nats; other favourites", kl, [_kl(*row) for row in rows.items()]),
+        table("Perplexity", perplexity, [_perplexity(*row) for row in rows.items()]),
     )
-    columns = ("tokens seen", "perplexity", "reference", "bits/byte", "reference")
-    return Group(kl, table("Perplexity", columns, [_perplexity(*row) for row in rows.items()]))
 
 
 def _kl(name: str, part: Figures) -> list[str]:

@@ -36,7 +36,8 @@ class AttentionShape:
 
 
 class Attention:
-    """Grouped-query attention over paged keys and values; a rank computes some of the heads."""
+    """Grouped-query attention over paged keys and values; a rank computes `num_heads` of the heads
+    over `num_kv_heads`."""
 
     def __init__(
         self,
@@ -47,32 +48,32 @@ class Attention:
         format: LinearFormat = PLAIN,
         ranks: RankGroup = ALONE,
     ) -> None:
-        self._shape = shape
+        self.shape = shape
         self._backend = backend
         self._scale = shape.head_dim**-0.5
         heads, kv_heads = ranks.split_heads(shape.num_heads, shape.num_kv_heads)
-        self._heads, self._kv_heads = heads.count, kv_heads.count
+        self.num_heads, self.num_kv_heads = heads.count, kv_heads.count
         q, kv = heads.times(shape.head_dim), kv_heads.times(shape.head_dim)
         parts = {"q_proj": q, "k_proj": kv, "v_proj": kv}
         self.qkv = Linear(shape.hidden_size, parts, shape.qkv_bias, dtype, device, format, ranks)
         out = {"o_proj": shape.hidden_size}
         self.out = Linear(q, out, shape.out_bias, dtype, device, format, ranks)
-        self._norm: Tensor | None = None
+        self.norm: Tensor | None = None
         if shape.norm_eps is not None:
             # The weight is kept once a head, so that one product serves queries and keys.
-            rows = self._heads + self._kv_heads
-            self._norm = torch.empty(rows, shape.head_dim, dtype=dtype, device=device)
+            rows = self.num_heads + self.num_kv_heads
+            self.norm = torch.empty(rows, shape.head_dim, dtype=dtype, device=device)
 
     def __call__(self, x: Tensor, rotation: Rotation, cache: Tensor, batch: AttnBatch) -> Tensor:
         """x [tokens, hidden_size] -> the same shape; writes this layer's K and V to `cache`."""
-        shape = self._shape
+        shape = self.shape
         heads = self.qkv(x).view(x.shape[0], -1, shape.head_dim)
-        rotated, v = heads[:, : -self._kv_heads], heads[:, -self._kv_heads :]
-        if self._norm is not None:
-            rotated = rms_norm(rotated, [shape.head_dim], None, shape.norm_eps) * self._norm
+        rotated, v = heads[:, : -self.num_kv_heads], heads[:, -self.num_kv_heads :]
+        if self.norm is not None:
+            rotated = rms_norm(rotated, [shape.head_dim], None, shape.norm_eps) * self.norm
         if shape.rotary:
             rotated = rotation(rotated)
-        q, k = rotated[:, : self._heads], rotated[:, self._heads :]
+        q, k = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
         tables = batch.groups[shape.group]
         self._backend.write(cache, k, v, tables)
         out = self._backend.attend(q, cache, batch, tables, self._scale, shape.window)
@@ -80,8 +81,8 @@ class Attention:
 
     def targets(self, prefix: str) -> Targets:
         found = self.qkv.targets(prefix) | self.out.targets(prefix)
-        if self._norm is not None:
-            q, k = self._norm[: self._heads], self._norm[self._heads :]
+        if self.norm is not None:
+            q, k = self.norm[: self.num_heads], self.norm[self.num_heads :]
             found[f"{prefix}.q_norm.weight"] = Target(q, repeated=True)
             found[f"{prefix}.k_norm.weight"] = Target(k, repeated=True)
         return found

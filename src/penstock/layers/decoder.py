@@ -86,11 +86,11 @@ class Decoder:
         device: torch.device,
         backend: AttentionBackend,
         format: LinearFormat,
-        ranks: RankGroup,
+        ranks: RankGroup = ALONE,
     ) -> None:
         self.plan = plan
-        self._stage = ranks.stage
-        self._own = own = ranks.stage.layers(*plan.costs)
+        self.ranks = ranks
+        self.own = own = ranks.stage.layers(*plan.costs)
         self.kv_groups = tuple(
             KVGroup(tuple(own.index(i) for i in group.layers if i in own), group.window)
             for group in plan.kv_groups
@@ -103,61 +103,63 @@ class Decoder:
         self.max_positions = plan.max_positions
         group_of = {layer: g for g, group in enumerate(plan.kv_groups) for layer in group.layers}
         table = (plan.vocab_size, plan.hidden_size, dtype, device, format, ranks)
-        self._embed = Embedding(*table) if self._stage.first else None
-        self._rotary = Rotary(plan.rope, plan.head_dim, dtype, device)
-        self._layers = [
-            _Layer(plan, i, group_of[i], dtype, device, backend, format, ranks) for i in own
+        self.embed = Embedding(*table) if ranks.stage.first else None
+        self.rotary = Rotary(plan.rope, plan.head_dim, dtype, device)
+        self.layers = [
+            Layer(plan, i, group_of[i], dtype, device, backend, format, ranks) for i in own
         ]
-        self._norm: RMSNorm | None = None
-        self._head: Embedding | None = None
-        if self._stage.last:
-            self._norm = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
-            shared = self._embed if plan.tied else None
-            self._head = shared or Embedding(*table)
+        self.norm: RMSNorm | None = None
+        self.head: Embedding | None = None
+        if ranks.stage.last:
+            self.norm = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
+            shared = self.embed if plan.tied else None
+            self.head = shared or Embedding(*table)
 
     def forward(
         self, x: Tensor, positions: Tensor, caches: list[Tensor], batch: AttnBatch
     ) -> Tensor:
         """See CausalLM.forward."""
-        if self._embed is not None:
-            x = self._embed(x)
-        rotation = self._rotary(positions)
-        for layer, cache in zip(self._layers, caches, strict=True):
+        if self.embed is not None:
+            x = self.embed(x)
+        rotation = self.rotary(positions)
+        for layer, cache in zip(self.layers, caches, strict=True):
             layer(x, rotation, cache, batch)
-        return x if self._norm is None else self._norm(x)
+        return x if self.norm is None else self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See CausalLM.logits. On the last stage only."""
-        assert self._head is not None
-        return self._head.logits(hidden)
+        assert self.head is not None
+        return self.head.logits(hidden)
 
     def targets(self) -> Targets:
-        """See CausalLM.targets."""
+        """See LoadableLM.targets."""
         found: Targets = {}
-        if self._embed is not None:
-            found |= self._embed.targets(EMBEDDING)
-        for i, layer in zip(self._own, self._layers, strict=True):
+        if self.embed is not None:
+            found |= self.embed.targets(EMBEDDING)
+        for i, layer in zip(self.own, self.layers, strict=True):
             found |= layer.targets(f"model.layers.{i}")
-        if self._norm is not None:
-            found |= self._norm.targets("model.norm")
-        if self._head is not None:
-            found |= self._head.targets(EMBEDDING if self.plan.tied else "lm_head")
+        if self.norm is not None:
+            found |= self.norm.targets("model.norm")
+        if self.head is not None:
+            found |= self.head.targets(EMBEDDING if self.plan.tied else "lm_head")
         return found
 
     def spare(self, name: str) -> bool:
-        """See CausalLM.spare: the tied head, the frequencies that old exports carry along, and
+        """See LoadableLM.spare: the tied head, the frequencies that old exports carry along, and
         what the other stages have."""
         if (self.plan.tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq"):
             return True
         if name.startswith("model.layers."):
             layer = name.split(".")[2]
             known = layer.isdecimal() and int(layer) < len(self.plan.windows)
-            return known and int(layer) not in self._own
+            return known and int(layer) not in self.own
         ends = (f"{EMBEDDING}.weight", "model.norm.weight", "lm_head.weight")
-        return self._stage.count > 1 and name in ends
+        return self.ranks.stage.count > 1 and name in ends
 
 
-class _Layer:
+class Layer:
+    """One layer: attention and MLP on a residual stream."""
+
     def __init__(
         self,
         plan: DecoderPlan,
@@ -181,22 +183,22 @@ class _Layer:
             window=plan.windows[index],
             group=group,
         )
-        self._norm_in = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
-        self._attention = Attention(shape, backend, dtype, device, format, ranks)
-        self._norm_mid = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
-        self._mlp = GatedMLP(
+        self.norm_in = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
+        self.attention = Attention(shape, backend, dtype, device, format, ranks)
+        self.norm_mid = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
+        self.mlp = GatedMLP(
             plan.hidden_size, plan.mlp_size, plan.act, plan.mlp_bias, dtype, device, format, ranks
         )
 
     def __call__(self, x: Tensor, rotation: Rotation, cache: Tensor, batch: AttnBatch) -> None:
         """Add this layer's work to the residual stream x [tokens, hidden_size], in place."""
-        x += self._attention(self._norm_in(x), rotation, cache, batch)
-        x += self._mlp(self._norm_mid(x))
+        x += self.attention(self.norm_in(x), rotation, cache, batch)
+        x += self.mlp(self.norm_mid(x))
 
     def targets(self, prefix: str) -> Targets:
         return (
-            self._norm_in.targets(f"{prefix}.input_layernorm")
-            | self._attention.targets(f"{prefix}.self_attn")
-            | self._norm_mid.targets(f"{prefix}.post_attention_layernorm")
-            | self._mlp.targets(f"{prefix}.mlp")
+            self.norm_in.targets(f"{prefix}.input_layernorm")
+            | self.attention.targets(f"{prefix}.self_attn")
+            | self.norm_mid.targets(f"{prefix}.post_attention_layernorm")
+            | self.mlp.targets(f"{prefix}.mlp")
         )

@@ -27,26 +27,26 @@ class Embedding:
         format: LinearFormat = PLAIN,
         ranks: RankGroup = ALONE,
     ) -> None:
-        self._ids = ranks.split(vocab_size, "the vocabulary")
+        self.ids = ranks.split(vocab_size, "the vocabulary")
         self._size = size
         self._ranks = ranks
-        self.table = format.table(self._ids.count, size, dtype, device)
+        self.table = format.table(self.ids.count, size, dtype, device)
 
     def __call__(self, ids: Tensor) -> Tensor:
         """ids int64 [tokens] -> [tokens, size]."""
-        if not self._ids.partial:
+        if not self.ids.partial:
             return self.table.rows(ids)
-        own = ids - self._ids.first
-        rows = self.table.rows(own.clamp(0, self._ids.count - 1))
-        rows = rows.masked_fill_(((own < 0) | (own >= self._ids.count))[:, None], 0.0)
+        own = ids - self.ids.first
+        rows = self.table.rows(own.clamp(0, self.ids.count - 1))
+        rows = rows.masked_fill_(((own < 0) | (own >= self.ids.count))[:, None], 0.0)
         self._ranks.all_reduce(rows)
         return rows
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [rows, size] -> float32 [rows, vocab_size]; on ranks other than 0 only the
         columns of their own ids."""
-        return self._ranks.gather_columns(self.table.logits(hidden), self._ids.whole)
+        return self._ranks.gather_columns(self.table.logits(hidden), self.ids.whole)
 
     def targets(self, prefix: str) -> Targets:
-        place = self.table.place(0, self._ids.count)
-        return {f"{prefix}.weight": Target(place, parts=(self._ids, entire(self._size)))}
+        place = self.table.place(0, self.ids.count)
+        return {f"{prefix}.weight": Target(place, parts=(self.ids, entire(self._size)))}

@@ -36,20 +36,20 @@ class Linear:
         outliers: bool = False,
     ) -> None:
         """Raises UnsupportedError where the format's scales would straddle two ranks."""
-        self._inputs = entire(in_size)
+        self.inputs = entire(in_size)
         self.parts = {name: entire(size) for name, size in parts.items()}
-        _check_cut(self._inputs, format, ", ".join(parts))
+        _check_cut(self.inputs, format, ", ".join(parts))
         out_size = sum(part.count for part in self.parts.values())
-        self.matrix = format.matrix(out_size, self._inputs.count, dtype, device, outliers)
+        self.matrix = format.matrix(out_size, self.inputs.count, dtype, device, outliers)
         self.bias = torch.empty(out_size, dtype=dtype, device=device) if bias else None
-        # Where products are summed, the bias joins one of them.
-        self._added = None if self._inputs.partial and ranks.rank else self.bias
+        # Where products are summed, the bias joins one of them: None on the other ranks.
+        self.added = None if self.inputs.partial and ranks.rank else self.bias
         self._ranks = ranks
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [tokens, this rank's inputs] -> [tokens, sum of this rank's part sizes]."""
-        y = self.matrix(x, self._added)
-        if self._inputs.partial:
+        y = self.matrix(x, self.added)
+        if self.inputs.partial:
             self._ranks.all_reduce(y)
         return y
 
@@ -59,7 +59,7 @@ class Linear:
         start = 0
         for name, part in self.parts.items():
             place = self.matrix.place(start, part.count)
-            found[f"{prefix}.{name}.weight"] = Target(place, parts=(part, self._inputs))
+            found[f"{prefix}.{name}.weight"] = Target(place, parts=(part, self.inputs))
             if self.bias is not None:
                 place = self.bias[start : start + part.count]
                 found[f"{prefix}.{name}.bias"] = Target(place, parts=(part,))

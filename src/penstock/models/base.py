@@ -45,6 +45,10 @@ class CausalLM(Protocol):
         group only some of the columns. All ranks call it alike."""
         ...
 
+
+class LoadableLM(CausalLM, Protocol):
+    """A model whose weights come from a checkpoint."""
+
     def targets(self) -> Targets:
         """Every checkpoint tensor that the model needs, with its place."""
         ...
@@ -67,6 +71,6 @@ class ModelPlan(Protocol):
         backend: AttentionBackend,
         format: LinearFormat,
         ranks: RankGroup,
-    ) -> CausalLM:
+    ) -> LoadableLM:
         """The model, or one rank's part of it, with uninitialised weights."""
         ...

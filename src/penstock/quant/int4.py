@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from penstock.kernels.rotation import num_parts, rotate
 from penstock.quant.int8 import BLOCK, Int8Matrix, finite
 from penstock.quant.integers import quantize_rows
-from penstock.quant.rotation import num_parts, rotate
 
 GROUP = 32
 HALF = GROUP // 2
@@ -73,18 +73,18 @@ class Int4Matrix:
         self.values = torch.empty(rows, groups, HALF, dtype=torch.uint8, device=device)
         self.scales = torch.empty(rows, groups, dtype=torch.float16, device=device)
         self.parts = parts
-        self._size = size
+        self.size = size
 
     def place(self, first: int, count: int) -> Int4Rows:
         """See Matrix.place."""
         rows = slice(first, first + count)
-        return Int4Rows(self.values[rows], self.scales[rows], self._size, self.parts)
+        return Int4Rows(self.values[rows], self.scales[rows], self.size, self.parts)
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """See Matrix."""
         rows, groups = self.scales.shape
         q, scale = quantize_rows(rotate(x, self.parts))
-        q = pad(q, (0, groups * GROUP - self._size)).float().view(len(x), groups, GROUP)
+        q = pad(q, (0, groups * GROUP - self.size)).float().view(len(x), groups, GROUP)
         count = max(1, min(BLOCK // (groups * GROUP), TOTALS // max(1, len(x))))
         parts = [self._totals(q, slice(i, i + count)) for i in range(0, rows, count)]
         y = torch.cat(parts, dim=1).mul_(scale)
@@ -122,12 +122,12 @@ class Int4Rows:
     def __init__(self, values: Tensor, scales: Tensor, size: int, parts: int) -> None:
         self._values = values
         self._scales = scales
-        self._size = size
+        self.size = size
         self._parts = parts
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self._values), self._size)
+        return (len(self._values), self.size)
 
     @property
     def nbytes(self) -> int:
@@ -142,7 +142,7 @@ class Int4Rows:
         for weights, values, scales in parts:
             w = finite(weights.to(values.device, torch.float32))
             w = rotate(w, self._parts) / self._parts
-            w = pad(w, (0, groups * GROUP - self._size)).view(-1, GROUP)
+            w = pad(w, (0, groups * GROUP - self.size)).view(-1, GROUP)
             q, scale = quantize_groups(w)
             levels = (q + 8.0).to(torch.uint8).view(-1, groups, GROUP)
             values.copy_(levels[..., :HALF] | levels[..., HALF:] << 4)

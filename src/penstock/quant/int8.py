@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from penstock.errors import CheckpointError, UnsupportedError
+from penstock.kernels.rotation import num_parts, rotate
 from penstock.quant.integers import MOST_TERMS, product, quantize_rows
-from penstock.quant.rotation import num_parts, rotate
 
 BLOCK = 1 << 20
 """Weights that are brought into the format at a time: the copies in float32 stay small."""

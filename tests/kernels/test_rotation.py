@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from penstock.quant.rotation import num_parts, rotate
+from penstock.kernels.rotation import num_parts, rotate
 from tests.quant import naive
 
 
