@@ -43,6 +43,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ranks")
 
 
+def answered(
+    family: str, shape: oracle.Shape, folder: Path
+) -> tuple[Path, list[list[int]], list[list[int]]]:
+    """A checkpoint, prompts and the oracle's answers, from the shape's seed on the first for which
+    no two logits are too near to compare ids."""
+    for seed in range(shape.seed, shape.seed + 20):
+        path = oracle.make_checkpoint(family, shape, seed, folder)
+        try:
+            prompts = asked(path, seed)
+            return path, prompts, [oracle.greedy(path, prompt, NEW) for prompt in prompts]
+        except AssertionError:
+            continue
+    raise AssertionError(f"{family}-{shape.name}: no seed fits")
+
+
 def check(team: Team, name: str, backend: str, way: str, mixes: list[Mix], folder: Path) -> None:
     family, shape = SHAPES[name]
     if backend == NATIVE:
@@ -50,14 +65,12 @@ def check(team: Team, name: str, backend: str, way: str, mixes: list[Mix], folde
             pytest.skip(reason)
         if shape.fields.get("head_dim", 12) not in NATIVE_HEADS:
             shape = replace(shape, name=f"{shape.name}-16", fields=shape.fields | {"head_dim": 16})
-    path = oracle.make_checkpoint(family, shape, shape.seed, folder)
+    path, prompts, expected = answered(family, shape, folder)
     model = team.load(path, way=way, backend=backend)
-    prompts = asked(path, shape.seed)
     for prompt in prompts[:8]:
         answer = oracle.answer(path, tuple(prompt), NEW)
         logits = team.feed(prompt + answer.ids[:-1])
         torch.testing.assert_close(logits, answer.logits, rtol=0, atol=oracle.TOLERANCE)
-    expected = [oracle.greedy(path, prompt, NEW) for prompt in prompts]
     for mix in mixes:
         out, preemptions = run(model, team.backend, mix, prompts, team)
         assert out == expected, mix
