@@ -175,6 +175,7 @@ NB_MODULE(_native, m) {
       "__init__",
       [](Weight* self, int format, int n, int k, Address data, Address scales, Address group_scales,
          Address bias) {
+        if (k < 1 || k > kMaxK || n < 1) throw std::invalid_argument("a weight of this size");
         new (self) Weight{Format(format),
                           n,
                           k,
