@@ -42,6 +42,7 @@ NO_MIRROR = {
     "core/sharing.py": "part of the scheduler, driven by its state machine",
     "core/tables.py": "part of the scheduler, driven by its state machine",
     "engine/client.py": "an interface and records",
+    "kernels/cpu/ops.py": "records",
     "engine/clock.py": "one call",
     "engine/engine.py": "driven by test_mix.py, and over both clients by test_process.py",
     "engine/inprocess.py": "tested with its twin in test_process.py",

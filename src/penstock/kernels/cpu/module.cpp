@@ -152,6 +152,21 @@ void add_argmax(Program& program, Address logits, int vocab, Address ids, Addres
   program.add(ArgmaxOp{args});
 }
 
+void add_draw(Program& program, Address logits, int vocab, Address inverse_temperature,
+              Address top_k, Address top_p, Address min_p, Address uniform, Address ids) {
+  DrawArgs args{};
+  args.logits = at<const float>(logits);
+  args.stride = args.vocab = vocab;
+  args.inverse_temperature = at<const double>(inverse_temperature);
+  args.top_k = at<const int64_t>(top_k);
+  args.top_p = at<const double>(top_p);
+  args.min_p = at<const double>(min_p);
+  args.uniform = at<const double>(uniform);
+  args.ids = at<int64_t>(ids);
+  const size_t room = size_t(vocab) * size_t(program.num_threads());
+  program.add(DrawOp{args, std::shared_ptr<int64_t[]>(new int64_t[room])});
+}
+
 std::vector<std::tuple<std::string, int64_t>> profile(const Program& program) {
   std::vector<std::tuple<std::string, int64_t>> found;
   for (int i = 0; i < program.num_ops(); ++i) {
@@ -214,6 +229,8 @@ NB_MODULE(_native, m) {
       .def("attention", &add_attention, "q"_a, "out"_a, "out_dtype"_a, "heads"_a, "cache"_a,
            "scale"_a, "window"_a, "softcap"_a, "max_len"_a, "group"_a)
       .def("argmax", &add_argmax, "logits"_a, "vocab"_a, "ids"_a, "maxima"_a)
+      .def("draw", &add_draw, "logits"_a, "vocab"_a, "inverse_temperature"_a, "top_k"_a, "top_p"_a,
+           "min_p"_a, "uniform"_a, "ids"_a)
       .def("run", &run, "tokens"_a, "rows"_a, "wanted"_a, "ids"_a, "positions"_a, "query_start"_a,
            "seq_lens"_a, "wanted_rows"_a, "groups"_a)
       .def("profile", &profile)

@@ -130,6 +130,19 @@ struct ArgmaxArgs {
   float* maxima;      // NaN where a row has one
 };
 
+// One token a row by the specification in engine/draw.py. Arrays have one entry a row.
+struct DrawArgs {
+  const float* logits;
+  int64_t stride;
+  int rows, vocab;
+  const double* inverse_temperature;  // 0: greedy
+  const int64_t* top_k;               // 0: all
+  const double* top_p;
+  const double* min_p;
+  const double* uniform;
+  int64_t* ids;  // -1 for a row that is not finite
+};
+
 struct Isa {
   const char* name;
   void (*linear)(const LinearArgs&, Team&);
@@ -138,6 +151,11 @@ struct Isa {
   void (*rope)(const RopeArgs&, Team&);
   void (*attention)(const AttentionArgs&, Team&);
   void (*argmax)(const ArgmaxArgs&, Team&);
+  // weights[i] = floor(2^40 e^((x[i] - top) inverse_temperature)); returns their sum.
+  int64_t (*weigh)(const float* x, int n, double top, double inverse_temperature,
+                   int64_t* weights);
+  float (*maximum)(const float* x, int n);  // no NaN among them
+  void (*argmax_row)(const float* x, int vocab, int64_t* id, float* maximum);
   void (*leave)();  // a worker calls it when its program ends
 };
 
