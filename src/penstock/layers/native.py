@@ -28,7 +28,8 @@ Pack = Callable[[Tensor, Tensor | None], PackedWeight]
 
 
 class NativeDecoder:
-    """See CausalLM. Activations are float32 between layers (bfloat16 into bfloat16 weights)."""
+    """See CausalLM. The residual stream is float32; inside a layer activations are bfloat16, or
+    float32 with float32 weights."""
 
     def __init__(
         self,
@@ -136,8 +137,9 @@ class _Recorded:
             return torch.empty(max_tokens, size, dtype=dtype)
 
         q_size, kv_size = plan.num_heads * plan.head_dim, plan.num_kv_heads * plan.head_dim
-        narrow = model._head.format == Format.BFLOAT16
-        inner = torch.bfloat16 if narrow else torch.float32
+        # Inner activations are written and read once: half the bytes made int8 prefill of the
+        # gated layer 1.4 times faster.
+        inner = torch.float32 if model._head.format == Format.FLOAT32 else torch.bfloat16
         self.hidden, x = buffer(plan.hidden_size), buffer(plan.hidden_size)
         qkv, q = buffer(q_size + 2 * kv_size), buffer(q_size)
         attended, act = buffer(q_size, inner), buffer(-(-plan.mlp_size // 16) * 16, inner)
