@@ -382,8 +382,14 @@ inline void linear(const LinearArgs& p, Team& team) {
   const Product product = stage(p, team);
   const int blocks = int(round_up(p.weight->n, kBlockN) / kBlockN);
   if (p.rows <= kFewRows) {
-    range(product, 0, p.rows, share(blocks, team.rank, team.size),
-          share(blocks, team.rank + 1, team.size));
+    // Most blocks in fixed shares, each one stream; the rest to whoever is first done, because a
+    // core that something else visits must not hold up the others.
+    const int pairs = (blocks - (team.size > 1 ? blocks / 4 : 0)) / 2;
+    range(product, 0, p.rows, 2 * share(pairs, team.rank, team.size),
+          2 * share(pairs, team.rank + 1, team.size));
+    for (int at = 2 * (pairs + team.next()); at < blocks; at = 2 * (pairs + team.next())) {
+      range(product, 0, p.rows, at, at + 2 < blocks ? at + 2 : blocks);
+    }
     return;
   }
   int chunk = int(kChunkBytes / product.stride) / kRowMultiple * kRowMultiple;

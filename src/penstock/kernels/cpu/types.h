@@ -18,7 +18,7 @@ constexpr int kGroup4 = 32;      // weights that share a scale in int4
 constexpr int kKeyBlock = 16;    // keys of one packed panel of the KV cache
 constexpr int kPartition = 512;  // keys of one attention partition, counted from position 0
 constexpr size_t kScratchBytes = size_t(1) << 20;  // private memory of each worker
-constexpr int kMaxK = 1 << 17;   // inputs of a linear: a row of floats fits half the scratch
+constexpr int kMaxK = 1 << 16;   // inputs of a linear: sums of 255 * 127 stay within 32 bits
 
 // One worker's view of the parallel region. Defined in pool.cpp, free of vector code.
 struct Shared;
