@@ -10,8 +10,6 @@
 
 namespace {
 
-constexpr int kMaxHeadDim = 256;
-
 struct HeadBlock {  // one KV head's part of one block
   uint8_t* keys;
   uint8_t* values;

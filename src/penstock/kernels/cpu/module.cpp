@@ -26,8 +26,7 @@ T* at(Address address) {
 }
 
 const Isa* isa_named(const std::string& name) {
-  const auto found = supported_isas();
-  for (const Isa* isa : found) {
+  for (const Isa* isa : supported_isas()) {
     if (name == isa->name) return isa;
   }
   throw std::invalid_argument("this machine cannot run " + name);
@@ -100,6 +99,11 @@ void add_embed(Program& program, Address table, int dtype, Address scales, float
 }
 
 Cache cache_of(Address data, int dtype, int block_size, int kv_heads, int head_dim) {
+  if (block_size < 1 || block_size % kKeyBlock || head_dim < 1 || head_dim % kKeyBlock ||
+      head_dim > kMaxHeadDim || kv_heads < 1) {
+    throw std::invalid_argument(
+        "a cache needs blocks and heads of multiples of 16, heads of 256 at most");
+  }
   return Cache{at<uint8_t>(data), Dtype(dtype), block_size, kv_heads, head_dim};
 }
 
@@ -124,6 +128,9 @@ void add_rope(Program& program, Address qkv, int heads, Address q_norm, Address 
 void add_attention(Program& program, Address q, Address out, int out_dtype, int heads,
                    const Cache& cache, float scale, int window, float softcap, int max_len,
                    int group) {
+  if (heads < 1 || heads % cache.kv_heads || heads / cache.kv_heads > kMaxGroup) {
+    throw std::invalid_argument("query heads must share the KV heads evenly, 192 at most to one");
+  }
   AttentionArgs args{};
   args.q = at<const float>(q);
   args.out = at<void>(out);
