@@ -102,6 +102,7 @@ inline void amx_step(const AttentionArgs& p, const Tile& t, const Panel* given, 
   }
   soften<KvBf16>(p, t, panels, kStepPanels, first);
   for (int row = 0; row < t.rows; ++row) {
+    if (t.alpha[row] == 1.0f) continue;  // most steps find no greater score
     const F alpha = splat(t.alpha[row]);
     float* out = t.out + int64_t(row) * t.dim;
     for (int d = 0; d < t.dim; d += W) store(out + d, mul(load(out + d), alpha));

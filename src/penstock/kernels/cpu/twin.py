@@ -56,28 +56,30 @@ def product(weight: PackedWeight, x: Tensor) -> Tensor:
         return x @ unpack(weight).T
     if weight.format == Format.BFLOAT16:
         return x.bfloat16().float() @ unpack(weight).T
+    if weight.format == Format.INT4:
+        return _grouped(weight, x)
     q, scale = quantize(x)
     assert weight.scales is not None
-    if weight.format == Format.INT8:
-        ones = torch.ones_like(weight.scales)
-        integers = unpack(PackedWeight(Format.INT8, weight.n, weight.k, weight.data, ones))
-        sums = (q.double() @ integers.double().T).float()  # exact
-        return sums * scale * weight.scales[: weight.n]
-    return _grouped(weight, q) * scale
+    ones = torch.ones_like(weight.scales)
+    integers = unpack(PackedWeight(Format.INT8, weight.n, weight.k, weight.data, ones))
+    sums = (q.double() @ integers.double().T).float()  # exact
+    return sums * scale * weight.scales[: weight.n]
 
 
-def _grouped(weight: PackedWeight, q: Tensor) -> Tensor:
-    """Sums of exact groups times their scales, in order."""
+def _grouped(weight: PackedWeight, x: Tensor) -> Tensor:
+    """int4: x is quantized by the weight's groups; exact sums of groups times the product of both
+    scales, added in order."""
     assert weight.scales is not None
     ones = torch.ones_like(weight.scales)
     integers = unpack(PackedWeight(Format.INT4, weight.n, weight.k, weight.data, ones)).double()
     scales = weight.scales.transpose(1, 2).flatten(0, 1)[: weight.n].float()
-    total = torch.zeros(q.shape[0], weight.n)
+    total = torch.zeros(x.shape[0], weight.n)
     for g, start in enumerate(range(0, weight.k, GROUP)):
         part = slice(start, start + GROUP)
-        sums = (q[:, part].double() @ integers[:, part].T).float()
+        q, scale = quantize(x[:, part])
+        sums = q.double() @ integers[:, part].T
         # float64 keeps the product whole, as a fused multiply-add does.
-        total = (total.double() + sums.double() * scales[:, g].double()).float()
+        total = (total.double() + sums * (scales[:, g] * scale).double()).float()
     return total
 
 

@@ -177,13 +177,14 @@ constexpr int64_t row_bytes(Format format, int k) {
 // One more line than the row has: rows at a power of two would share few sets of the L1 cache.
 constexpr int64_t staged_stride(Format format, int k) { return row_bytes(format, k) + kRowAlign; }
 
-// Beside an integer row: its scale (float) and the sums of its groups (int32).
+// Beside an integer row: a scale (float) and a sum (int32) for each of its groups, which are the
+// weights' groups in int4 and the whole row in int8.
 constexpr int64_t staged_sums(Format format, int k) {
   return format == Format::int4 ? row_bytes(format, k) / kGroup4 : format == Format::int8 ? 1 : 0;
 }
 
 constexpr int64_t staging_bytes(Format format, int k, int64_t rows) {
-  return round_up(rows * (staged_stride(format, k) + 4 + 4 * staged_sums(format, k)), kRowAlign);
+  return round_up(rows * (staged_stride(format, k) + 8 * staged_sums(format, k)), kRowAlign);
 }
 
 }  // namespace penstock
