@@ -4,7 +4,15 @@ def isas() -> list[str]: ...
 
 class Weight:
     def __init__(
-        self, format: int, n: int, k: int, data: int, scales: int, group_scales: int, bias: int
+        self,
+        format: int,
+        n: int,
+        k: int,
+        data: int,
+        scales: int,
+        group_scales: int,
+        bias: int,
+        parts: int,
     ) -> None: ...
 
 class Cache:
@@ -37,7 +45,14 @@ class Program:
         self, x: int, weight: int, eps: float, out: int, out_dtype: int, size: int
     ) -> None: ...
     def embed(
-        self, table: int, dtype: int, scales: int, multiplier: float, out: int, size: int
+        self,
+        table: int,
+        dtype: int,
+        scales: int,
+        multiplier: float,
+        parts: int,
+        out: int,
+        size: int,
     ) -> None: ...
     def rope(
         self,

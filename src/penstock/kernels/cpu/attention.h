@@ -383,7 +383,7 @@ Tile load_tile(const AttentionArgs& p, const Unit& u, uint8_t* scratch) {
       const int32_t bits = ireduce_max(greatest);
       float amax;
       __builtin_memcpy(&amax, &bits, 4);
-      const float inverse = amax > 0.0f ? 32767.0f / amax : 0.0f;
+      const float inverse = amax > kLeast ? 32767.0f / amax : 0.0f;
       for (int d = 0; d < dim; d += W) {
         store_i16(reinterpret_cast<int16_t*>(to) + d, to_int(mul(load(q + d), splat(inverse))));
       }

@@ -26,6 +26,22 @@ inline HeadBlock head_block(const Cache& c, int64_t block, int head) {
   return {at, at + part, s, s + c.block_size};
 }
 
+// Symmetric int8 of a row; returns its scale.
+inline float quantize_head(const float* x, int size, int8_t* q) {
+  I greatest = izero();
+  for (int i = 0; i < size; i += W) {
+    greatest = imax(greatest, as_int(vabs(load_any(x, Dtype::f32, i, size - i))));
+  }
+  const int32_t bits = ireduce_max(greatest);
+  float amax;
+  __builtin_memcpy(&amax, &bits, 4);
+  const F inverse = splat(amax > kLeast ? 127.0f / amax : 0.0f);
+  for (int i = 0; i < size; i += W) {
+    store_i8(q + i, to_int(mul(load_any(x, Dtype::f32, i, size - i), inverse)));
+  }
+  return amax / 127.0f;
+}
+
 inline void write_key(const Cache& c, const float* k, int64_t slot, int head) {
   const HeadBlock to = head_block(c, slot / c.block_size, head);
   const int offset = int(slot % c.block_size);
@@ -42,7 +58,7 @@ inline void write_key(const Cache& c, const float* k, int64_t slot, int head) {
   } else {
     int8_t* at = reinterpret_cast<int8_t*>(to.keys) + panel + lane * 2;
     int8_t row[kMaxHeadDim + W];
-    quantize(k, c.head_dim, row, to.key_scales + offset);
+    to.key_scales[offset] = quantize_head(k, c.head_dim, row);
     for (int d = 0; d < c.head_dim; d += 2) __builtin_memcpy(at + int64_t(d) * kKeyBlock, row + d, 2);
   }
 }
@@ -60,7 +76,7 @@ inline void write_value(const Cache& c, const float* v, int64_t slot, int head) 
     for (int d = 0; d < c.head_dim; ++d) at[d * 2 + offset % 2] = row[d];
   } else {
     int8_t row[kMaxHeadDim + W];
-    quantize(v, c.head_dim, row, to.value_scales + offset);
+    to.value_scales[offset] = quantize_head(v, c.head_dim, row);
     __builtin_memcpy(to.values + int64_t(offset) * c.head_dim, row, size_t(c.head_dim));
   }
 }

@@ -17,7 +17,7 @@ struct Product {
   const LinearArgs* args;
   const uint8_t* a;      // rows in the weight's format, zero-padded to 64 bytes
   int64_t stride;        // bytes
-  const float* scale;    // by row (int8) or row and group (int4)
+  const float* scale;    // by row, integer formats
   const int32_t* sums;   // by row (int8) or row and group (int4): where an accumulator starts
   int groups;
   int64_t block_bytes;   // packed bytes of a block
@@ -43,26 +43,31 @@ inline void read_row(const LinearArgs& p, int row, float* to, int padded) {
   }
 }
 
-// Symmetric int8 of `size` floats: q = round(v * 127 / max|v|); returns the sum of q. The maximum
-// is taken over the bits, so that a NaN wins and reaches the output through the scale.
-inline int32_t quantize(const float* x, int size, int8_t* q, float* scale) {
+// Symmetric int8: q = round(v * 127 / max|v|). The maximum is taken over the bits, so that a NaN
+// wins and reaches the output through the scale.
+inline void quantize_row(const float* x, int padded, bool by_group, int8_t* q, float* scale,
+                         int32_t* sums) {
   I greatest = izero();
-  for (int i = 0; i < size; i += W) greatest = imax(greatest, as_int(vabs(load(x + i))));
+  for (int i = 0; i < padded; i += W) greatest = imax(greatest, as_int(vabs(load(x + i))));
   const int32_t bits = ireduce_max(greatest);
   float amax;
   __builtin_memcpy(&amax, &bits, 4);
   *scale = amax / 127.0f;
-  const F inverse = splat(amax > 0.0f ? 127.0f / amax : 0.0f);
+  const F inverse = splat(amax > kLeast ? 127.0f / amax : 0.0f);
   I sum = izero();
-  for (int i = 0; i < size; i += W) {
+  for (int i = 0; i < padded; i += W) {
     const I v = to_int(mul(load(x + i), inverse));
     store_i8(q + i, v);
     sum = iadd(sum, v);
+    if (by_group && (i + W) % kGroup4 == 0) {
+      sums[i / kGroup4] = -8 * ireduce_add(sum);  // nibbles stand for q - 8
+      sum = izero();
+    }
   }
-  return ireduce_add(sum);
+  if (!by_group) sums[0] = -kWeightOffset * ireduce_add(sum);
 }
 
-// `floats`: room for a padded row.
+// `floats`: room for a padded row. Integer formats may spread outliers before they quantize.
 inline void stage_row(const LinearArgs& p, int row, float* floats, uint8_t* to, float* scale,
                       int32_t* sums) {
   const Format format = p.weight->format;
@@ -70,16 +75,13 @@ inline void stage_row(const LinearArgs& p, int row, float* floats, uint8_t* to, 
   const int padded = int(row_bytes(format, p.weight->k)) / width;
   if (format == Format::f32) return read_row(p, row, reinterpret_cast<float*>(to), padded);
   read_row(p, row, floats, padded);
+  if (p.weight->parts > 1) rotate(floats, p.weight->k, p.weight->parts);
   if (format == Format::bf16) {
     uint16_t* out = reinterpret_cast<uint16_t*>(to);
     for (int i = 0; i < padded; i += W) store_bf16(out + i, load(floats + i));
-  } else if (format == Format::int8) {
-    *sums = -kWeightOffset * quantize(floats, padded, reinterpret_cast<int8_t*>(to), scale);
-  } else {  // a scale for each group: outliers coarsen their own group only, at no cost in reads
-    for (int g = 0; g < padded / kGroup4; ++g) {
-      int8_t* q = reinterpret_cast<int8_t*>(to) + g * kGroup4;
-      sums[g] = -8 * quantize(floats + g * kGroup4, kGroup4, q, scale + g);  // nibbles: q - 8
-    }
+  } else {
+    quantize_row(floats, padded, format == Format::int4, reinterpret_cast<int8_t*>(to), scale,
+                 sums);
   }
 }
 
@@ -105,12 +107,11 @@ inline Product stage(const LinearArgs& p, Team& team) {
   const int64_t stride = staged_stride(w.format, w.k);
   const int groups = int(staged_sums(w.format, w.k));
   float* scale = reinterpret_cast<float*>(rows + p.rows * stride);
-  int32_t* sums = reinterpret_cast<int32_t*>(scale + int64_t(p.rows) * groups);
+  int32_t* sums = reinterpret_cast<int32_t*>(scale + p.rows);
   const int from = alone ? 0 : share(p.rows, team.rank, team.size);
   const int to = alone ? p.rows : share(p.rows, team.rank + 1, team.size);
   for (int m = from; m < to; ++m) {
-    stage_row(p, m, floats, rows + m * stride, scale + int64_t(m) * groups,
-              sums + int64_t(m) * groups);
+    stage_row(p, m, floats, rows + m * stride, scale + m, sums + int64_t(m) * groups);
   }
   if (!alone) team.barrier();
   out.a = rows;
@@ -249,7 +250,6 @@ template <int R>
   const uint8_t* w = p.args->weight->data + block * p.block_bytes;
   const uint16_t* scales = p.args->weight->group_scales + int64_t(block) * p.groups * kBlockN;
   const int32_t* sums = p.sums + int64_t(row) * p.groups;
-  const float* row_scales = p.scale + int64_t(row) * p.groups;
   F total[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -290,17 +290,14 @@ template <int R>
     for (int v = 0; v < V; ++v) {
       const F scale = load_f16(scales + g * kBlockN + v * W);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const F both = mul(scale, splat(row_scales[r * p.groups + g]));
-        total[r][v] = fma(to_float(acc[r][v]), both, total[r][v]);
-      }
+      for (int r = 0; r < R; ++r) total[r][v] = fma(to_float(acc[r][v]), scale, total[r][v]);
     }
   }
   F done[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int i = 0; i < V; ++i) done[r][i] = total[r][i];
+    for (int i = 0; i < V; ++i) done[r][i] = mul(total[r][i], splat(p.scale[row + r]));
   }
   finish(*p.args, row, R, block, [&](int r, int i) { return done[r][i]; });
 }

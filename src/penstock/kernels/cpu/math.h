@@ -71,6 +71,24 @@ inline void store_any(void* base, Dtype dtype, int64_t at, F v, int n) {
   }
 }
 
+// A row times the Hadamard matrix that mixes `parts` runs of it, see kernels/rotation.py: sums and
+// differences alone, so that vectors of any width give the same bits.
+inline void rotate(float* x, int size, int parts) {
+  const int length = parts > 1 ? size / parts : 0;
+  for (int h = 1; h < parts; h *= 2) {
+    for (int run = 0; run < parts; ++run) {
+      if (run & h) continue;
+      float* a = x + int64_t(run) * length;
+      float* b = a + int64_t(h) * length;
+      for (int i = 0; i < length; ++i) {
+        const float sum = a[i] + b[i];
+        b[i] = a[i] - b[i];
+        a[i] = sum;
+      }
+    }
+  }
+}
+
 // 1 / rms of a row of f32 or bf16. One order of addition, by lane.
 inline float inverse_rms(const void* x, Dtype dtype, int64_t at, int size, float eps) {
   F sum = zero();

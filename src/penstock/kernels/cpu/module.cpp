@@ -87,12 +87,13 @@ void add_norm(Program& program, Address x, Address weight, float eps, Address ou
 }
 
 void add_embed(Program& program, Address table, int dtype, Address scales, float multiplier,
-               Address out, int size) {
+               int parts, Address out, int size) {
   EmbedArgs args{};
   args.table = at<const void>(table);
   args.dtype = Dtype(dtype);
   args.scales = at<const float>(scales);
   args.multiplier = multiplier;
+  args.parts = parts;
   args.out = at<float>(out);
   args.size = size;
   program.add(EmbedOp{args});
@@ -196,7 +197,7 @@ NB_MODULE(_native, m) {
   nb::class_<Weight>(m, "Weight").def(
       "__init__",
       [](Weight* self, int format, int n, int k, Address data, Address scales, Address group_scales,
-         Address bias) {
+         Address bias, int parts) {
         if (k < 1 || k > kMaxK || n < 1) throw std::invalid_argument("a weight of this size");
         new (self) Weight{Format(format),
                           n,
@@ -204,9 +205,11 @@ NB_MODULE(_native, m) {
                           at<const uint8_t>(data),
                           at<const float>(scales),
                           at<const uint16_t>(group_scales),
-                          at<const float>(bias)};
+                          at<const float>(bias),
+                          parts};
       },
-      "format"_a, "n"_a, "k"_a, "data"_a, "scales"_a, "group_scales"_a, "bias"_a);
+      "format"_a, "n"_a, "k"_a, "data"_a, "scales"_a, "group_scales"_a, "bias"_a,
+      "parts"_a);
 
   nb::class_<Cache>(m, "Cache").def(
       "__init__",
@@ -230,7 +233,8 @@ NB_MODULE(_native, m) {
       .def("linear", &add_linear, "weight"_a, "x"_a, "x_dtype"_a, "x_stride"_a, "norm_weight"_a,
            "norm_eps"_a, "epilogue"_a, "out"_a, "out_dtype"_a, "out_stride"_a, "rows"_a)
       .def("norm", &add_norm, "x"_a, "weight"_a, "eps"_a, "out"_a, "out_dtype"_a, "size"_a)
-      .def("embed", &add_embed, "table"_a, "dtype"_a, "scales"_a, "multiplier"_a, "out"_a, "size"_a)
+      .def("embed", &add_embed, "table"_a, "dtype"_a, "scales"_a, "multiplier"_a, "parts"_a, "out"_a,
+           "size"_a)
       .def("rope", &add_rope, "qkv"_a, "heads"_a, "q_norm"_a, "k_norm"_a, "norm_eps"_a, "cos"_a,
            "sin"_a, "rotary_dim"_a, "q_out"_a, "cache"_a, "group"_a)
       .def("attention", &add_attention, "q"_a, "out"_a, "out_dtype"_a, "heads"_a, "cache"_a,

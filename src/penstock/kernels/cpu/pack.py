@@ -53,6 +53,9 @@ class PackedWeight:
     """int8: float32 [padded n]; int4: float16 [padded n / 32, padded k / 32, 32]"""
     bias: Tensor | None = None
     """float32 [padded n]"""
+    parts: int = 1
+    """integer formats: rows of activations are rotated over so many runs before they are
+    quantized (see kernels/rotation.py); the matrix was rotated when it was quantized"""
 
     @property
     def num_bytes(self) -> int:
@@ -71,16 +74,21 @@ def pack_float(weight: Tensor, bias: Tensor | None = None) -> PackedWeight:
     return PackedWeight(form, n, k, _bytes(data), None, _pad_bias(bias))
 
 
-def pack_int8(q: Tensor, scales: Tensor, bias: Tensor | None = None) -> PackedWeight:
+def pack_int8(
+    q: Tensor, scales: Tensor, bias: Tensor | None = None, parts: int = 1
+) -> PackedWeight:
     """q int8 [n, k] in -127 .. 127, scales [n]: the matrix is q * scales[:, None]."""
     n, k = q.shape
     stored = _pad(q, _K_MULTIPLE[Format.INT8]).view(torch.uint8) ^ 0x80
     padded = torch.zeros(stored.shape[0], dtype=torch.float32)
     padded[:n] = scales
-    return PackedWeight(Format.INT8, n, k, _bytes(_blocks(stored, 4)), padded, _pad_bias(bias))
+    data = _bytes(_blocks(stored, 4))
+    return PackedWeight(Format.INT8, n, k, data, padded, _pad_bias(bias), parts)
 
 
-def pack_int4(q: Tensor, scales: Tensor, bias: Tensor | None = None) -> PackedWeight:
+def pack_int4(
+    q: Tensor, scales: Tensor, bias: Tensor | None = None, parts: int = 1
+) -> PackedWeight:
     """q uint8 [n, k] in 0 .. 15, scales [n, ceil(k / 32)]: the matrix is (q - 8) * scales, a scale
     for each 32 elements of K."""
     n, k = q.shape
@@ -92,7 +100,7 @@ def pack_int4(q: Tensor, scales: Tensor, bias: Tensor | None = None) -> PackedWe
     octets = stored.view(stored.shape[0], -1, 2, 4)
     nibbles = octets[:, :, 0] | octets[:, :, 1] << 4
     data = _bytes(_blocks(nibbles.flatten(1), 4))
-    return PackedWeight(Format.INT4, n, k, data, grouped, _pad_bias(bias))
+    return PackedWeight(Format.INT4, n, k, data, grouped, _pad_bias(bias), parts)
 
 
 def interleave(gate: Tensor, up: Tensor) -> Tensor:

@@ -91,6 +91,7 @@ class Program:
             _address(weight.scales) if weight.format == Format.INT8 else 0,
             _address(weight.scales) if weight.format == Format.INT4 else 0,
             _address(weight.bias),
+            weight.parts,
         )
         self._keep(weight, x, out, norm)
         self._native.linear(
@@ -118,10 +119,15 @@ class Program:
         )
 
     def embed(
-        self, table: Tensor, out: Tensor, scales: Tensor | None = None, multiplier: float = 1.0
+        self,
+        table: Tensor,
+        out: Tensor,
+        scales: Tensor | None = None,
+        multiplier: float = 1.0,
+        parts: int = 1,
     ) -> None:
-        """out[i] = table[ids[i]] * multiplier. table [vocab, size]: float32, bfloat16, or int8
-        with float32 scales [vocab]; out float32."""
+        """out[i] = rotate(table[ids[i]] * multiplier, parts). table [vocab, size]: float32,
+        bfloat16, or int8 with float32 scales [vocab]; out float32."""
         self._check(out, table.shape[1], self._max_tokens)
         self._keep(table, out, scales)
         self._native.embed(
@@ -129,6 +135,7 @@ class Program:
             _DTYPES[table.dtype],
             _address(scales),
             multiplier,
+            parts,
             out.data_ptr(),
             table.shape[1],
         )

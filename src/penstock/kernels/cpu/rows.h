@@ -37,6 +37,7 @@ inline void embed(const EmbedArgs& p, Team& team) {
       }
       store_any(out, Dtype::f32, i, mul(v, splat(factor)), left);
     }
+    rotate(out, p.size, p.parts);
   }
 }
 

@@ -13,6 +13,11 @@ from torch.nn.functional import silu
 
 from penstock.kernels.cpu.ops import Batch, Epilogue, KVCache, Rope
 from penstock.kernels.cpu.pack import GROUP, Format, PackedWeight, unpack
+from penstock.kernels.rotation import rotate
+
+
+LEAST = 2.0**-120
+"""Rows without a greater magnitude are quantized to zeros."""
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
@@ -26,7 +31,7 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
     """float32 [..., size] -> int8 of the same shape, float32 scales [..., 1]; symmetric by row."""
     amax = x.abs().amax(-1, keepdim=True)
     # A tensor over a tensor: torch divides a number by one through its reciprocal.
-    inverse = torch.where(amax > 0, torch.full_like(amax, 127.0) / amax, 0.0)
+    inverse = torch.where(amax > LEAST, torch.full_like(amax, 127.0) / amax, 0.0)
     return (x * inverse).round().to(torch.int8), amax / 127.0
 
 
@@ -56,30 +61,28 @@ def product(weight: PackedWeight, x: Tensor) -> Tensor:
         return x @ unpack(weight).T
     if weight.format == Format.BFLOAT16:
         return x.bfloat16().float() @ unpack(weight).T
-    if weight.format == Format.INT4:
-        return _grouped(weight, x)
-    q, scale = quantize(x)
+    q, scale = quantize(rotate(x, weight.parts))
     assert weight.scales is not None
-    ones = torch.ones_like(weight.scales)
-    integers = unpack(PackedWeight(Format.INT8, weight.n, weight.k, weight.data, ones))
-    sums = (q.double() @ integers.double().T).float()  # exact
-    return sums * scale * weight.scales[: weight.n]
+    if weight.format == Format.INT8:
+        ones = torch.ones_like(weight.scales)
+        integers = unpack(PackedWeight(Format.INT8, weight.n, weight.k, weight.data, ones))
+        sums = (q.double() @ integers.double().T).float()  # exact
+        return sums * scale * weight.scales[: weight.n]
+    return _grouped(weight, q) * scale
 
 
-def _grouped(weight: PackedWeight, x: Tensor) -> Tensor:
-    """int4: x is quantized by the weight's groups; exact sums of groups times the product of both
-    scales, added in order."""
+def _grouped(weight: PackedWeight, q: Tensor) -> Tensor:
+    """Sums of exact groups times their scales, in order."""
     assert weight.scales is not None
     ones = torch.ones_like(weight.scales)
     integers = unpack(PackedWeight(Format.INT4, weight.n, weight.k, weight.data, ones)).double()
     scales = weight.scales.transpose(1, 2).flatten(0, 1)[: weight.n].float()
-    total = torch.zeros(x.shape[0], weight.n)
+    total = torch.zeros(q.shape[0], weight.n)
     for g, start in enumerate(range(0, weight.k, GROUP)):
         part = slice(start, start + GROUP)
-        q, scale = quantize(x[:, part])
-        sums = q.double() @ integers[:, part].T
+        sums = (q[:, part].double() @ integers[:, part].T).float()
         # float64 keeps the product whole, as a fused multiply-add does.
-        total = (total.double() + sums * (scales[:, g] * scale).double()).float()
+        total = (total.double() + sums.double() * scales[:, g].double()).float()
     return total
 
 
@@ -89,12 +92,17 @@ def norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
 
 
 def embed(
-    table: Tensor, ids: Tensor, out: Tensor, scales: Tensor | None = None, multiplier: float = 1.0
+    table: Tensor,
+    ids: Tensor,
+    out: Tensor,
+    scales: Tensor | None = None,
+    multiplier: float = 1.0,
+    parts: int = 1,
 ) -> None:
     """See Program.embed."""
     rows = table[ids].float()
     factor = multiplier if scales is None else scales[ids][:, None] * multiplier
-    out.copy_(rows * factor)
+    out.copy_(rotate(rows * factor, parts))
 
 
 def rope(

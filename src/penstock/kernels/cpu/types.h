@@ -16,6 +16,7 @@ constexpr int kBlockN = 32;      // outputs of one packed block: two AVX-512 vec
 constexpr int kRowAlign = 64;    // bytes to which a row of activations is padded with zeros
 constexpr int kGroup4 = 32;      // weights that share a scale in int4
 constexpr int kKeyBlock = 16;    // keys of one packed panel of the KV cache
+constexpr float kLeast = 0x1p-120f;  // rows without a greater magnitude are quantized to zeros
 constexpr int kMaxHeadDim = 256;
 constexpr int kMaxGroup = 192;   // query heads of a KV head: a tile of them fits half the scratch
 constexpr int kPartition = 512;  // keys of one attention partition, counted from position 0
@@ -41,6 +42,7 @@ struct Weight {
   const float* scales;            // int8: [n_pad]; int4: unused
   const uint16_t* group_scales;   // int4: fp16 [n_pad / 32][k_pad / 32][32]
   const float* bias;              // [n_pad] or null
+  int parts;                      // integer formats: runs of a row that are mixed first, or 1
 };
 
 // out = epilogue(prologue(x) W^T + bias) for x [rows, k].
@@ -77,6 +79,7 @@ struct EmbedArgs {  // out[i] = table[ids[i]] (* scales[ids[i]])
   const float* scales;  // with i8
   const int64_t* ids;
   float multiplier;
+  int parts;  // runs of a row that are mixed afterwards, or 1
   float* out;
   int rows, size;
 };
@@ -177,14 +180,13 @@ constexpr int64_t row_bytes(Format format, int k) {
 // One more line than the row has: rows at a power of two would share few sets of the L1 cache.
 constexpr int64_t staged_stride(Format format, int k) { return row_bytes(format, k) + kRowAlign; }
 
-// Beside an integer row: a scale (float) and a sum (int32) for each of its groups, which are the
-// weights' groups in int4 and the whole row in int8.
+// Beside an integer row: its scale (float) and the sums of its groups (int32).
 constexpr int64_t staged_sums(Format format, int k) {
   return format == Format::int4 ? row_bytes(format, k) / kGroup4 : format == Format::int8 ? 1 : 0;
 }
 
 constexpr int64_t staging_bytes(Format format, int k, int64_t rows) {
-  return round_up(rows * (staged_stride(format, k) + 8 * staged_sums(format, k)), kRowAlign);
+  return round_up(rows * (staged_stride(format, k) + 4 + 4 * staged_sums(format, k)), kRowAlign);
 }
 
 }  // namespace penstock
