@@ -18,14 +18,14 @@ import pytest
 from penstock.config import Config, EngineConfig, ModelConfig
 from penstock.core.request import FinishReason
 from penstock.engine.client import ModelInfo
-from penstock.engine.inprocess import InProcessClient
-from penstock.engine.process import ProcessClient
+from penstock.engine.inprocess import InEngineGroup
+from penstock.engine.group import EngineGroup
 from penstock.errors import CheckpointError, ContextLengthError, EngineDeadError, EngineStuckError
 from tests import oracle
 from tests.fakes import submission
 
-Client = InProcessClient | ProcessClient
-KINDS = [InProcessClient, ProcessClient]
+Client = InEngineGroup | EngineGroup
+KINDS = [InEngineGroup, EngineGroup]
 
 
 def config(folder: Path) -> Config:
@@ -94,8 +94,8 @@ async def test_a_missing_checkpoint_is_a_typed_error(kind: type, tmp_path: Path)
 
 
 async def test_a_killed_engine_ends_its_requests_and_health(tiny: Path) -> None:
-    async with served(ProcessClient, tiny) as (client, _):
-        assert isinstance(client, ProcessClient)
+    async with served(EngineGroup, tiny) as (client, _):
+        assert isinstance(client, EngineGroup)
         (begun,) = client.submit([submission("a", [5] * 30, 400)])
         await anext(begun)
         assert client.pid is not None
@@ -115,8 +115,8 @@ async def test_a_killed_engine_ends_its_requests_and_health(tiny: Path) -> None:
 
 
 async def test_a_stopped_engine_is_unhealthy_and_recovers(tiny: Path) -> None:
-    async with served(ProcessClient, tiny) as (client, _):
-        assert isinstance(client, ProcessClient)
+    async with served(EngineGroup, tiny) as (client, _):
+        assert isinstance(client, EngineGroup)
         assert client.pid is not None
         os.kill(client.pid, signal.SIGSTOP)
         reading = asyncio.create_task(read(client, "a", [5] * 30, 20))
@@ -132,10 +132,10 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from penstock.config import Config, ModelConfig
-from penstock.engine.process import ProcessClient
+from penstock.engine.group import EngineGroup
 
 async def main():
-    client = ProcessClient(Config(ModelConfig(model=sys.argv[1])))
+    client = EngineGroup(Config(ModelConfig(model=sys.argv[1])))
     await client.start()
     print(client.pid, flush=True)
     await asyncio.sleep(60)

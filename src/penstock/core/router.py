@@ -155,9 +155,7 @@ class Router:
         """Places of the engines that may get more. The least loaded one always may."""
         fair = self._fair_factor * sum(loads) / len(loads)
         return [
-            i
-            for i, load in enumerate(loads)
-            if load <= fair + max(2.0, views[i].max_num_seqs / 8)
+            i for i, load in enumerate(loads) if load <= fair + max(2.0, views[i].max_num_seqs / 8)
         ]
 
     def _session_scores(self, ask: Ask, views: Sequence[EngineView]) -> list[float]:

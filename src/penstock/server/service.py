@@ -34,7 +34,7 @@ class Service:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.names = config.served_names
-        self.door = Door(config.engine.max_num_seqs + config.max_waiting)
+        self.door = Door(config.max_running + config.max_waiting)
         self.metrics = Metrics(self.names[0])
         self.created = int(time.time())
         self._llm: AsyncLLM | None = None
