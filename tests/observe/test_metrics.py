@@ -168,8 +168,7 @@ def test_what_the_server_tells() -> None:
 
 def test_memory_of_processes_that_live() -> None:
     metrics = Metrics("demo")
-    metrics.watch_process("engine", os.getppid())
-    metrics.watch_process("gone", 2**22 + 1)
+    metrics.watch_processes(lambda: {"engine": os.getppid(), "gone": 2**22 + 1})
     page = Page(metrics)
     assert page("process_resident_memory_bytes", process="api") > 10**7
     assert page("process_resident_memory_bytes", process="engine") > 0

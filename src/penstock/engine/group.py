@@ -111,11 +111,13 @@ class EngineGroup:
         self._patience_s = PATIENCE_S
         self._closed = False
 
-    @property
-    def pids(self) -> list[int]:
-        """Of the engine processes that run now."""
-        found = [engine.child.pid for engine in self._engines if engine.child]
-        return [pid for pid in found if pid is not None]
+    def processes(self) -> dict[str, int]:
+        """Ids of the engine processes that run now, by name."""
+        found = {}
+        for engine in self._engines:
+            if engine.child is not None and (pid := engine.child.pid) is not None:
+                found["engine" if len(self._engines) == 1 else f"engine {engine.index}"] = pid
+        return found
 
     # Start and end
 
