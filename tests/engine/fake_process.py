@@ -1,10 +1,12 @@
 """An engine process without a model: the real loop and scheduler over the scripted executor.
 
-It starts without torch. A step takes a millisecond, or forever when a prompt holds HANG.
+It starts without torch. A step takes a millisecond. Some prompts are trouble: with HANG, engine 0
+hangs in its step; with CRASH, any engine ends.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -23,7 +25,7 @@ from tests.fakes import FULL, FakeExecutor
 
 BLOCK_SIZE, NUM_BLOCKS, CONTEXT = 4, 400, 512
 STEP_S = 0.001
-HANG = 77
+HANG, CRASH = 77, 78
 
 
 class SlowExecutor(FakeExecutor):
@@ -37,8 +39,11 @@ class SlowExecutor(FakeExecutor):
 
     def collect(self) -> StepResult:
         time.sleep(STEP_S)
-        if self.index == 0 and any(HANG in entry.tokens for entry in self.queue[0].entries):
+        new = {token for entry in self.queue[0].entries for token in entry.tokens}
+        if HANG in new and self.index == 0:
             time.sleep(1000)
+        if CRASH in new:
+            os._exit(3)
         return super().collect()
 
     def close(self) -> None: ...

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,10 +17,11 @@ import pytest
 from penstock.config import Config, EngineConfig, ModelConfig
 from penstock.core.request import FinishReason
 from penstock.engine.client import ModelInfo
-from penstock.engine.inprocess import InProcessClient
 from penstock.engine.group import EngineGroup
-from penstock.errors import CheckpointError, ContextLengthError, EngineDeadError, EngineStuckError
+from penstock.engine.inprocess import InProcessClient
+from penstock.errors import CheckpointError, ContextLengthError, EngineStuckError
 from tests import oracle
+from tests.engine.waiting import until
 from tests.fakes import submission
 
 Client = InProcessClient | EngineGroup
@@ -49,13 +49,6 @@ async def read(client: Client, name: str, prompt: list[int], count: int) -> list
     async for delta in box:
         tokens += delta.tokens
     return tokens
-
-
-async def until(happened: Callable[[], bool], within_s: float = 10.0) -> None:
-    end = time.monotonic() + within_s
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", KINDS)
