@@ -291,6 +291,9 @@ def test_engines_end_with_their_parent_even_within_a_hung_step(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+LENGTH = 60
+
+
 async def test_models_give_the_oracles_tokens_across_crashes(tiny: Path) -> None:
     """Greedy ids equal transformers'; a seeded draw goes on as if nothing had happened."""
     group = EngineGroup(config(2, tiny), restarts=ALWAYS)
@@ -302,14 +305,16 @@ async def test_models_give_the_oracles_tokens_across_crashes(tiny: Path) -> None
         asked.append(asked[5])
 
         async def run(i: int, name: str) -> list[int]:
-            (box,) = group.submit([submission(f"{name}{i}", asked[i], 120, **fields[i])])
+            (box,) = group.submit([submission(f"{name}{i}", asked[i], LENGTH, **fields[i])])
             return [token async for delta in box for token in delta.tokens]
 
-        expected = [oracle.greedy(tiny, prompt, 120) for prompt in asked[:6]]
+        expected = [oracle.greedy(tiny, prompt, LENGTH) for prompt in asked[:6]]
         expected.append(await run(6, "calm"))
         runs = [asyncio.create_task(run(i, "crash")) for i in range(7)]
         await until(lambda: group.stats().running > 0)
+        await asyncio.sleep(0.05)
         os.kill(group.processes()["engine 0"], signal.SIGKILL)
         assert await asyncio.gather(*runs) == expected
+        assert group.stats().restarts == 1
     finally:
         await group.close()
