@@ -94,18 +94,8 @@ def build_engine(
     )
     with stages.time("warm up"):
         warm_up(runner, fit.block_size)
-    pool = BlockPool(fit.num_blocks, fit.block_size, config.engine.enable_prefix_caching)
-    if config.engine.data_parallel_size > 1:
-        pool.watch(_routed_group(model.kv_groups))
     cache_key = f"{folder}:{dtype}"
-    scheduler = Scheduler(
-        limits,
-        pool,
-        model.kv_groups,
-        make_policy(config.engine.scheduling_policy, config.engine.priority_ageing_s),
-        clock,
-        cache_key=cache_key,
-    )
+    scheduler = _scheduler(config, limits, fit, model.kv_groups, clock, cache_key)
     executor = ThreadExecutor(runner.run) if limits.depth > 1 else InlineExecutor(runner.run)
     info = ModelInfo(
         vocab_size=model.vocab_size,
@@ -126,9 +116,21 @@ def build_engine(
     return Engine(scheduler, executor, clock, publish, activity), info
 
 
-def _routed_group(groups: tuple[KVGroup, ...]) -> int:
-    """The group whose blocks a router is told of: a full one, which keeps whole prefixes."""
-    return next((g for g, group in enumerate(groups) if not group.window), 0)
+def _scheduler(
+    config: Config,
+    limits: Limits,
+    fit: Fit,
+    groups: tuple[KVGroup, ...],
+    clock: Clock,
+    cache_key: str,
+) -> Scheduler:
+    engine = config.engine
+    pool = BlockPool(fit.num_blocks, fit.block_size, engine.enable_prefix_caching)
+    if engine.data_parallel_size > 1:
+        # The router is told of a group with full attention, for that keeps whole prefixes.
+        pool.watch(next((g for g, group in enumerate(groups) if not group.window), 0))
+    policy = make_policy(engine.scheduling_policy, engine.priority_ageing_s)
+    return Scheduler(limits, pool, groups, policy, clock, cache_key)
 
 
 def _device(config: Config, index: int) -> torch.device:

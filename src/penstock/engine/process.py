@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import zmq
@@ -21,11 +21,11 @@ from penstock.engine import wire
 from penstock.engine.activity import Activity
 from penstock.engine.client import EngineStats, ModelInfo
 from penstock.engine.clock import MonotonicClock
-from penstock.engine.engine import Engine, Message
+from penstock.engine.engine import Engine, Message, Publish
 from penstock.engine.pulse import Pulse
 from penstock.errors import EngineError, PenstockError
 
-Build = Callable[..., tuple[Engine, ModelInfo]]
+Build = Callable[[Config, Publish, Activity, int], tuple[Engine, ModelInfo]]
 """`build_engine` of `engine.build`, or a test's own"""
 
 
@@ -81,11 +81,17 @@ def main(folder: str, parent: int, index: int, build: Build | None = None) -> in
     return 0
 
 
-def _build(config: Config, publish: Any, activity: Activity, index: int) -> Any:
-    activity.begin("importing torch")
+def _build(
+    config: Config, publish: Publish, activity: Activity, index: int
+) -> tuple[Engine, ModelInfo]:
+    activity.begin("imports")
+    began = time.perf_counter()
     from penstock.engine.build import build_engine
 
-    return build_engine(config, MonotonicClock(), publish, activity, index)
+    imports = {"imports": time.perf_counter() - began}
+    engine, info = build_engine(config, MonotonicClock(), publish, activity, index)
+    info.stages_s = imports | info.stages_s
+    return engine, info
 
 
 if __name__ == "__main__":

@@ -36,22 +36,31 @@ def load_model(
     """
     plan = read_plan(read_config(path), path / "config.json")
     with torch.inference_mode():
-        _check_room(plan.build(dtype, torch.device("meta"), backend), dtype, device)
-        model = plan.build(dtype, device, backend)
+        try:
+            model = plan.build(dtype, device, backend)
+        except RuntimeError as error:
+            if "out of memory" in str(error) or "can't allocate memory" in str(error):
+                raise _no_room("more than there is", device) from error
+            raise
+        _check_room(model, device)
         load_weights(path, model)
     return model
 
 
-def _check_room(sketch: CausalLM, dtype: torch.dtype, device: torch.device) -> None:
-    """`sketch` has no memory yet: better to refuse here than to be killed while filling it."""
-    needed = sum(target.into.nbytes for target in sketch.targets().values())
-    free = available_bytes(device)
-    if needed > free:
-        raise ConfigError(
-            f"The weights need {needed / 2**30:.1f} GiB in {dtype}, and {device} has "
-            f"{free / 2**30:.1f} GiB available.",
-            cure="Use a smaller model or dtype, or a machine with more memory.",
-        )
+def _check_room(model: CausalLM, device: torch.device) -> None:
+    """On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
+    than to be killed in the midst of it."""
+    needed = sum(target.into.nbytes for target in model.targets().values())
+    if device.type == "cpu" and needed > available_bytes(device):
+        raise _no_room(f"{needed / 2**30:.1f} GiB", device)
+
+
+def _no_room(needed: str, device: torch.device) -> ConfigError:
+    return ConfigError(
+        f"The weights need {needed}, and {device} has "
+        f"{available_bytes(device) / 2**30:.1f} GiB available.",
+        cure="Use a smaller model or dtype, or a machine with more memory.",
+    )
 
 
 def read_config(path: Path) -> dict[str, Any]:
