@@ -78,16 +78,9 @@ def build_engine(
         model = load_model(folder, dtype, device, backend)
     with stages.time("allocate cache"):
         fit = _fit(config, model, backend, dtype, device, stages)
-        caches = allocate_caches(
-            backend,
-            model.kv_groups,
-            fit.num_blocks,
-            fit.block_size,
-            model.num_kv_heads,
-            model.head_dim,
-            dtype,
-            device,
-        )
+        heads = (model.num_kv_heads, model.head_dim)
+        shape = (model.kv_groups, fit.num_blocks, fit.block_size, *heads)
+        caches = allocate_caches(backend, *shape, dtype, device)
     limits = _limits(config, fit.max_model_len, device)
     runner = ModelRunner(
         model, caches, fit.block_size, limits.max_num_seqs, limits.max_model_len, device

@@ -359,6 +359,9 @@ class EngineGroup:
         delay_s = self._restarts.delay_s(engine.failures)
         engine.restarts += 1
         engine.since = time.monotonic()
+        gone = EngineStats(at=engine.since, engine=engine.index, restarts=engine.restarts)
+        engine.progress.note(gone)
+        self._boxes.deliver([], gone)
         log.warning(
             "engine %d %s; it is restarted in %.1f s, %d requests were open",
             engine.index,
