@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import psutil
 import zmq
 
 from penstock.config import Config
@@ -426,7 +427,9 @@ def _share(config: Config) -> Config:
     engine = config.engine
     if engine.data_parallel_size == 1 or engine.num_threads is not None:
         return config
-    cores = len(os.sched_getaffinity(0))
+    cores = psutil.cpu_count(logical=False) or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = min(cores, len(os.sched_getaffinity(0)))
     threads = max(1, cores // engine.data_parallel_size)
     return replace(config, engine=replace(engine, num_threads=threads))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from threading import Event, Thread
 
 import zmq
@@ -36,7 +37,8 @@ class Pulse:
             if os.getppid() != self._parent:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 os._exit(1)  # nobody is left to answer, and the working thread may be stuck
-            up.send(wire.encode_beat(wire.Beat(*self.activity.now)))
+            with suppress(zmq.Again):  # the parent is slow; waiting would be blind to its end
+                up.send(wire.encode_beat(wire.Beat(*self.activity.now)), zmq.NOBLOCK)
             if self._stop.wait(BEAT_S):
                 break
         up.close(linger=0)
