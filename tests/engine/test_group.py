@@ -30,7 +30,7 @@ from tests.engine.waiting import until
 from tests.fakes import continuation, submission
 
 FAKE = (sys.executable, "-m", "tests.engine.fake_process")
-ALWAYS = Restarts(most=1000, backoff_s=0.01, crashes=1000)
+ALWAYS = Restarts(most=1000, backoff_s=0.01, longest_s=0.05, crashes=1000)
 
 
 def config(engines: int, folder: Path | None = None) -> Config:
@@ -138,7 +138,7 @@ async def trouble(group: EngineGroup, moments: int, number: int, seed: int) -> N
     """Signal a random engine, be it serving or starting, at random moments."""
     draw = random.Random(seed)
     while moments:
-        await asyncio.sleep(draw.uniform(0.02, 0.25))
+        await asyncio.sleep(draw.uniform(0.02, 0.6))
         alive = [pid for pid in group.processes().values() if psutil.pid_exists(pid)]
         if alive:
             with suppress(ProcessLookupError):

@@ -40,18 +40,21 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """How often an engine is replaced: at once, then after backoff_s, twice that … 30 s."""
+    """How often an engine is replaced: at once, then after backoff_s, twice that … longest_s."""
 
     most: int = 5
     """in a row; then the engine is given up"""
     backoff_s: float = 0.5
+    longest_s: float = 30.0
     calm_s: float = 60.0
     """after serving this long the row begins anew"""
     crashes: int = 3
     """that a request survives without a token between; then it is taken for their cause"""
 
     def delay_s(self, failures: int) -> float:
-        return 0.0 if failures <= 1 else min(30.0, self.backoff_s * 2.0 ** (failures - 2))
+        if failures <= 1:
+            return 0.0
+        return min(self.longest_s, self.backoff_s * 2.0 ** min(failures - 2, 16))
 
 
 class Engine:
