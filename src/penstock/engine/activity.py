@@ -56,7 +56,6 @@ class Activity:
 
     @property
     def now(self) -> tuple[str, float, float]:
-        """(phase in words, its age in seconds, its limit in seconds)."""
+        """(phase in words, when it began on the monotonic clock, its limit in seconds)."""
         phase, number, since, limit_s = self._now
-        words = f"{phase} {number}" if number else phase
-        return words, time.monotonic() - since, limit_s
+        return f"{phase} {number}" if number else phase, since, limit_s

@@ -20,6 +20,7 @@ from threading import Lock, Thread
 from typing import Any
 
 import msgspec
+import psutil
 import zmq
 
 from penstock.config import Config
@@ -32,7 +33,8 @@ POLL_MS = 200
 SILENT_S = 5.0
 """A process that has said nothing for this long is stopped or stuck."""
 START_SILENT_S = 60.0
-"""The same until it is ready: importing libraries can hold the interpreter for long."""
+"""The same until it is ready, for importing libraries can hold the interpreter for long; but not
+for one that the system says is stopped."""
 CLOSE_S = 5.0
 """How long an engine may take to end before it is killed."""
 
@@ -111,8 +113,7 @@ class Child:
                 socket.bind(f"ipc://{folder}/{name}")
             command = [*self._program, folder, str(os.getpid()), str(self._index)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-            self._greet(self._process, down)
-            self._read(self._process, up)
+            self._converse(self._process, up, down)
         finally:
             with self._lock:
                 self._down = None
@@ -122,11 +123,8 @@ class Child:
         ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return self._why or f"ended ({ended})"
 
-    def _greet(self, process: subprocess.Popen[bytes], down: zmq.Socket[bytes]) -> None:
+    def _greet(self, down: zmq.Socket[bytes]) -> None:
         """Send the config; whoever has read it is connected for all that follows."""
-        while not down.poll(POLL_MS, zmq.POLLOUT):
-            if not self._runs(process):
-                return
         down.send(msgspec.msgpack.encode(self._config))
         with self._lock:
             self._down = down
@@ -136,20 +134,34 @@ class Child:
             process.kill()
         return process.poll() is None
 
-    def _read(self, process: subprocess.Popen[bytes], up: zmq.Socket[bytes]) -> None:
+    def _converse(
+        self, process: subprocess.Popen[bytes], up: zmq.Socket[bytes], down: zmq.Socket[bytes]
+    ) -> None:
         """Until the process is gone and has been heard to the end."""
+        poller = zmq.Poller()
+        poller.register(up, zmq.POLLIN)
+        poller.register(down, zmq.POLLOUT)
         silent_ms = 0  # counted here, so that a parent that was stopped itself blames nobody
         while True:
-            if up.poll(POLL_MS):
+            found = dict(poller.poll(POLL_MS))
+            if down in found:
+                self._greet(down)
+                poller.unregister(down)
+            if up in found:
                 silent_ms = 0
                 self._hear(wire.decode_upward(up.recv()))
+            if found:
                 continue
             if not self._runs(process):
                 return
             silent_ms += POLL_MS
-            if silent_ms > 1000 * (SILENT_S if self.ready else START_SILENT_S):
-                silent_s = silent_ms / 1000
-                self.kill(f"was silent for {silent_s:.1f} s ({self.beat.phase}) and was killed")
+            self._mind(process.pid, silent_ms / 1000)
+
+    def _mind(self, pid: int, silent_s: float) -> None:
+        """Kill it when it is silent for too long."""
+        patient = not self.ready and silent_s <= START_SILENT_S and not _stopped(pid)
+        if silent_s > SILENT_S and not patient:
+            self.kill(f"was silent for {silent_s:.1f} s ({self.beat.phase}) and was killed")
 
     def _hear(self, message: wire.Upward) -> None:
         if not isinstance(message, wire.Beat):
@@ -166,3 +178,10 @@ class Child:
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody wants to know
             self._loop.call_soon_threadsafe(function, *args)
+
+
+def _stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False

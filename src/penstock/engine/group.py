@@ -34,7 +34,7 @@ from penstock.errors import EngineDeadError, EngineStuckError, PenstockError, fr
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 """Least time that requests wait for an engine; more where a start takes long."""
 
 

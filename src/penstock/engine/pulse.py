@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import suppress
 from threading import Event, Thread
 
@@ -33,12 +34,17 @@ class Pulse:
     def _beat(self) -> None:
         up = self._context.socket(zmq.PUSH)
         up.connect(f"ipc://{self._folder}/up")
+        last, beats = 0.0, 0
         while True:
             if os.getppid() != self._parent:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 os._exit(1)  # nobody is left to answer, and the working thread may be stuck
+            phase, since, limit_s = self.activity.now
+            last, beats = since, beats + 1 if since == last else 1
+            # No more than its beats: a process that was stopped for a while is not stuck.
+            age_s = min(time.monotonic() - since, beats * BEAT_S)
             with suppress(zmq.Again):  # the parent is slow; waiting would be blind to its end
-                up.send(wire.encode_beat(wire.Beat(*self.activity.now)), zmq.NOBLOCK)
+                up.send(wire.encode_beat(wire.Beat(phase, age_s, limit_s)), zmq.NOBLOCK)
             if self._stop.wait(BEAT_S):
                 break
         up.close(linger=0)
