@@ -32,6 +32,11 @@ COMMANDS = (
         "penstock.cli.bench:serve",
         "Measure any OpenAI-style server under load",
     ),
+    Command(
+        ("eval",),
+        "penstock.cli.eval:evaluate",
+        "Judge a model's quantization on a text",
+    ),
 )
 
 

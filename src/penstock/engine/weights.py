@@ -1,7 +1,8 @@
 """A checkpoint folder -> a model with its weights: config.json and safetensors, nothing else.
 
 The loader knows no model: the model says which tensor goes where (`targets`), each tensor is
-mapped from its file and copied into its place, so that no second copy is ever held.
+mapped from its file and copied into its place (quantized there, if its format is such), so that
+no second copy is ever held.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from penstock.attention.base import AttentionBackend
 from penstock.engine.kv import available_bytes
 from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.layers.targets import Target, Targets
-from penstock.models.base import CausalLM, ModelPlan
+from penstock.models.base import LoadableLM, ModelPlan
 from penstock.models.config_json import ConfigJson
+from penstock.quant.base import LinearFormat
+from penstock.quant.plain import PLAIN
 from penstock.registry import ARCHITECTURES
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -27,9 +30,14 @@ DOWNLOAD = "Download the checkpoint again."
 
 
 def load_model(
-    path: Path, dtype: torch.dtype, device: torch.device, backend: AttentionBackend
-) -> CausalLM:
-    """The model of a checkpoint folder, weights cast to `dtype` on `device`.
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    backend: AttentionBackend,
+    format: LinearFormat = PLAIN,
+) -> LoadableLM:
+    """The model of a checkpoint folder, weights cast to `dtype` (or brought into another format)
+    on `device`.
 
     Raises CheckpointError (files missing, damaged or contradictory), UnknownArchitectureError,
     UnsupportedError; ConfigError when the memory does not hold the weights.
@@ -37,7 +45,7 @@ def load_model(
     plan = read_plan(read_config(path), path / "config.json")
     with torch.inference_mode():
         try:
-            model = plan.build(dtype, device, backend)
+            model = plan.build(dtype, device, backend, format)
         except RuntimeError as error:
             if "out of memory" in str(error) or "can't allocate memory" in str(error):
                 raise _no_room("more than there is", device) from error
@@ -47,7 +55,7 @@ def load_model(
     return model
 
 
-def _check_room(model: CausalLM, device: torch.device) -> None:
+def _check_room(model: LoadableLM, device: torch.device) -> None:
     """On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
     than to be killed in the midst of it."""
     needed = sum(target.into.nbytes for target in model.targets().values())
@@ -78,7 +86,8 @@ def read_plan(raw: dict[str, Any], where: Path) -> ModelPlan:
     if quantization:
         method = quantization.get("quant_method", "unknown")
         raise UnsupportedError(
-            f"{where}: the checkpoint is quantized ({method}), which is not supported.",
+            f"{where}: the checkpoint is quantized ({method}), which is not supported, with or "
+            "without --quantization.",
             cure="Use the original checkpoint in bfloat16, float16 or float32.",
             param="quantization_config",
         )
@@ -93,7 +102,7 @@ def read_plan(raw: dict[str, Any], where: Path) -> ModelPlan:
     return plan
 
 
-def load_weights(path: Path, model: CausalLM) -> None:
+def load_weights(path: Path, model: LoadableLM) -> None:
     """Fill the model from the folder's safetensors. Raises CheckpointError."""
     missing: Targets = model.targets()
     for file, names in _shards(path).items():
