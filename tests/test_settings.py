@@ -213,7 +213,7 @@ def test_help_shows_defaults_and_units() -> None:
     app = settings.application("tool", "A tool.", "1", commands)
     text = settings.help_text(app, ("both",))
     assert "Port to listen on; 0 for any free one [default: 8000]" in text
-    assert "[requests; default: 4 x max_num_seqs" in text
+    assert "[requests; default: 4 x max_num_seqs]" in text
     assert "--max-num-seqs" not in text
 
 

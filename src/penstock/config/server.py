@@ -20,7 +20,7 @@ class ServerConfig:
         None,
         "Most requests that may queue; further ones get 429 with Retry-After",
         unit="requests",
-        automatic="4 x max_num_seqs of all engines",
+        automatic="4 x max_num_seqs",
     )
     max_body_bytes: int = option(
         32 * 2**20, "Largest body of a request; takes suffixes such as 32MiB", unit="bytes"
