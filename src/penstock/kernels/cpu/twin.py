@@ -15,7 +15,6 @@ from penstock.kernels.cpu.ops import Batch, Epilogue, KVCache, Rope
 from penstock.kernels.cpu.pack import GROUP, Format, PackedWeight, unpack
 from penstock.kernels.rotation import rotate
 
-
 LEAST = 2.0**-120
 """Rows without a greater magnitude are quantized to zeros."""
 
