@@ -50,7 +50,6 @@ NO_MIRROR = {
     "engine/inprocess.py": "tested with its twin in test_process.py",
     "engine/placing.py": "the router's feed; driven by test_group.py",
     "engine/pulse.py": "driven by test_group.py: silence, stuck steps, a parent that is gone",
-    "kernels/cpu/ops.py": "records",
     "models/base.py": "an interface",
     "quant/base.py": "an interface",
 }
