@@ -191,6 +191,8 @@ void set_profiling(Program& program, bool on) {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  // Programs live until the interpreter ends, often in a thread that it does not wait for.
+  nb::set_leak_warnings(false);
   m.doc() = "Penstock's CPU kernels. Addresses are integers; program.py is the interface to use.";
   m.def("isas", &isas, "Names of the instruction sets that this machine runs, best last.");
 
