@@ -19,6 +19,11 @@ SCRIPTS = {
     "start": ("--runs 1 --starts 1", "what the last start printed"),
     "allreduce": ("--ranks 2", "shared memory / gloo's own"),
     "pipeline": ("--pairs 1 --requests 4 --output-len 8", "two stages / one process"),
+    "data_parallel": (
+        "--pairs 1 --requests 4 --prompt-len 20 --output-len 8",
+        "two engines / one engine with all",
+    ),
+    "router": ("--decisions 100", "router decision p50"),
     "scheduler": ("--pairs 1 --steps 100 --requests 32", "depth 2: median step"),
 }
 

@@ -5,7 +5,8 @@ from threading import Event, get_ident
 import pytest
 
 from penstock.core.plan import StepPlan, StepResult
-from penstock.engine.executor import GroupExecutor, InlineExecutor, StepTimes, ThreadExecutor
+from penstock.engine.activity import Pace
+from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
 from penstock.errors import EngineError
 
 
@@ -76,6 +77,11 @@ def test_a_group_is_sent_every_plan() -> None:
     assert not group.sent
 
 
+class Hasty(Pace):
+    def limit_s(self, num_tokens: int) -> float:
+        return 0.2
+
+
 def test_a_step_that_takes_far_too_long_breaks_the_group() -> None:
     """A worker may hang with its heart beating: then rank 0 waits for it in a collective."""
     over = Event()
@@ -85,7 +91,7 @@ def test_a_step_that_takes_far_too_long_breaks_the_group() -> None:
             over.wait(10)
         return StepResult(plan.step, [])
 
-    executor = GroupExecutor(run, Alone(), StepTimes(least_s=0.2))
+    executor = GroupExecutor(run, Alone(), Hasty())
     executor.submit(plan(0, 1))
     assert executor.collect().step == 0
     executor.submit(plan(1, 2))
@@ -104,15 +110,3 @@ def test_a_step_that_fails_here_leaves_the_ranks_at_odds() -> None:
     with pytest.raises(EngineError, match=r"Rank 0 failed \(no memory\)"):
         executor.collect()
     executor.close()
-
-
-def test_a_step_may_take_ten_times_what_its_size_took() -> None:
-    times = StepTimes(first_s=60, least_s=5)
-    assert times.limit_s(1) == 60
-    times.add(1, 0.1)
-    assert times.limit_s(1) == 5
-    assert times.limit_s(64) == 10 * 64 * 0.1
-    times.add(64, 0.8)
-    times.add(100, 0.7)
-    assert times.limit_s(127) == 10 * 0.8
-    assert times.limit_s(128) == 10 * 1.6

@@ -77,9 +77,15 @@ class EngineConfig:
     )
     num_threads: int | None = option(
         None,
-        "Threads of the arithmetic on a CPU, of each parallel process",
+        "Threads of the arithmetic on a CPU, of each process that has a part in it",
         unit="threads",
-        automatic="one for each physical core, shared among the processes",
+        automatic="one for each physical core, shared out between these processes",
+    )
+    data_parallel_size: int = option(
+        1,
+        "Engines behind one server, each with the whole model, a queue and a cache of its own;"
+        " --max-num-seqs and --kv-cache-memory-bytes are those of each",
+        unit="engines",
     )
 
     @property

@@ -15,10 +15,11 @@ import torch
 from penstock.config import Config
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
-from penstock.core.plan import UNKNOWN, BlockDelta, Entry, Executor, StepPlan
+from penstock.core.plan import UNKNOWN, BlockDelta, Entry, Executor, KVGroup, StepPlan
 from penstock.core.policy import make_policy
 from penstock.core.request import Sampling
 from penstock.core.scheduler import Limits, Scheduler
+from penstock.engine.activity import Activity
 from penstock.engine.client import ModelInfo
 from penstock.engine.engine import ClosableExecutor, Engine, Publish
 from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
@@ -41,11 +42,13 @@ GPU_BUDGET = 8192
 class Stages:
     """Seconds of each stage of a start, in order."""
 
+    activity: Activity
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
+        self.activity.begin(name)
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began
@@ -54,11 +57,13 @@ class Stages:
 class Part:
     """What one rank has and does; all of it when it is alone."""
 
-    def __init__(self, config: Config, ranks: RankGroup) -> None:
-        """Read its weights. Raises ConfigError, CheckpointError, …"""
-        self.stages = Stages()
+    def __init__(
+        self, config: Config, ranks: RankGroup, index: int, activity: Activity | None = None
+    ) -> None:
+        """Read its weights. index: of the engine. Raises ConfigError, CheckpointError, …"""
+        self.stages = Stages(activity or Activity())
         self.ranks = ranks
-        self.device = choose_device(config, ranks.number)
+        self.device = choose_device(config, index, ranks.number)
         self.threads = _threads(config)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -94,20 +99,35 @@ class Part:
         return ModelRunner(model, caches, room.block_size, rows, longest, self.device, self.ranks)
 
 
-def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:
-    """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …"""
-    if config.engine.processes == 1:
-        return _build(config, clock, publish, None)
-    folder = model_folder(config)  # found once, not by every process
-    found = replace(config.model, model=str(folder), revision=None)
-    config = replace(config, model=found)
-    check_split(config)
-    workers = Workers(config)
+def build_engine(
+    config: Config,
+    clock: Clock,
+    publish: Publish,
+    activity: Activity | None = None,
+    index: int = 0,
+) -> tuple[Engine, ModelInfo]:
+    """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …
+
+    activity: told what the start, and then the engine, does. index: of this engine among
+    --data-parallel-size; with --device auto each takes GPUs of its own as far as there are some.
+    """
+    activity = activity or Activity()
+    workers = None
+    if config.engine.processes > 1:
+        folder = model_folder(config)  # found once, not by every process
+        found = replace(config.model, model=str(folder), revision=None)
+        config = replace(config, model=found)
+        check_split(config)
+        workers = Workers(config, index)
     try:
-        return _build(config, clock, publish, workers)
+        ranks = workers.seat.ranks() if workers is not None else ALONE
+        part = Part(config, ranks, index, activity)
+        scheduler, executor, info = _build(config, clock, part, workers)
     except BaseException:
-        workers.close()
+        if workers is not None:
+            workers.close()
         raise
+    return Engine(scheduler, executor, clock, publish, activity), info
 
 
 def check_split(config: Config) -> None:
@@ -120,9 +140,8 @@ def check_split(config: Config) -> None:
 
 
 def _build(
-    config: Config, clock: Clock, publish: Publish, workers: Workers | None
-) -> tuple[Engine, ModelInfo]:
-    part = Part(config, workers.seat.ranks() if workers is not None else ALONE)
+    config: Config, clock: Clock, part: Part, workers: Workers | None
+) -> tuple[Scheduler, ClosableExecutor, ModelInfo]:
     stages, loaded = part.stages, part.loaded
     words = [part.word()]
     if workers is not None:
@@ -147,18 +166,30 @@ def _build(
     with stages.time("warm up"):
         warm_up(executor, runner.num_groups, room.block_size, limits.stages == 1)
     key = f"{part.folder}:{loaded.dtype}:{loaded.format.name}:{part.ranks.size}"
-    scheduler = Scheduler(
-        limits,
-        BlockPool(room.num_blocks, room.block_size, config.engine.enable_prefix_caching),
-        loaded.model.kv_groups,
-        make_policy(config.engine.scheduling_policy, config.engine.priority_ageing_s),
-        clock,
-        cache_key=key,
-    )
-    return Engine(scheduler, executor, clock, publish), _info(part, room)
+    scheduler = _scheduler(config, limits, room, loaded.model.kv_groups, clock, key)
+    cache_bytes = room.num_blocks * room.block_size * sum(word.token_bytes for word in words)
+    info = _info(part, room, key, cache_bytes)
+    return scheduler, executor, info
 
 
-def _info(part: Part, room: Room) -> ModelInfo:
+def _scheduler(
+    config: Config,
+    limits: Limits,
+    room: Room,
+    groups: tuple[KVGroup, ...],
+    clock: Clock,
+    cache_key: str,
+) -> Scheduler:
+    engine = config.engine
+    pool = BlockPool(room.num_blocks, room.block_size, engine.enable_prefix_caching)
+    if engine.data_parallel_size > 1:
+        # The router is told of a group with full attention, for that keeps whole prefixes.
+        pool.watch(next((g for g, group in enumerate(groups) if not group.window), 0))
+    policy = make_policy(engine.scheduling_policy, engine.priority_ageing_s)
+    return Scheduler(limits, pool, groups, policy, clock, cache_key)
+
+
+def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo:
     return ModelInfo(
         vocab_size=part.loaded.model.vocab_size,
         max_model_len=room.max_model_len,
@@ -170,6 +201,8 @@ def _info(part: Part, room: Room) -> ModelInfo:
         dtype=str(part.loaded.dtype).removeprefix("torch."),
         device=str(part.device),
         architecture=str(part.raw["architectures"][0]),
+        cache_key=cache_key,
+        kv_cache_bytes=cache_bytes,
         notes=part.stages.notes,
         stages_s=part.stages.seconds,
     )
@@ -216,9 +249,11 @@ def _fit(config: Config, part: Part, words: list[Word]) -> Room:
     each = size * max(word.token_bytes for word in words)
     per_request = -(-context // size) * len(groups)
     most = per_request * config.engine.max_num_seqs
-    blocks, why = choose_num_blocks(
-        config.engine.kv_cache_memory_bytes, each, most, part.device, _free_bytes(part, words)
-    )
+    sharers = config.engine.data_parallel_size
+    if part.device.type == "cuda" and config.engine.device == "auto":
+        sharers = -(-sharers * len(words) // torch.cuda.device_count())
+    wanted_bytes, free = config.engine.kv_cache_memory_bytes, _free_bytes(part, words)
+    blocks, why = choose_num_blocks(wanted_bytes, each, most, part.device, sharers, free)
     by = " on each rank" if len(words) > 1 else ""
     notes.append(f"KV cache of {blocks} blocks ({blocks * each / 2**20:.1f} MiB{by}): {why}")
     room = blocks // len(groups) * size

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import NoReturn, Protocol
 
 from penstock.core.plan import StepPlan, StepResult
+from penstock.engine.activity import Pace
 from penstock.errors import EngineError
 
 Run = Callable[[StepPlan], StepResult]
@@ -63,31 +64,6 @@ LOOK_S = 0.1
 GRACE_S = 1.0
 """How long it waits for a better cause when rank 0 itself fails: it may be the last to know."""
 JOIN_S = 5.0
-STUCK_FACTOR = 10.0
-
-
-class StepTimes:
-    """When a step counts as stuck: after `least_s` and STUCK_FACTOR times what it was expected to
-    take, which is the longest of the steps of its size (to a power of two) so far, or what the
-    nearest smaller size makes of it. The first step has `first_s`."""
-
-    def __init__(self, first_s: float = 60.0, least_s: float = 5.0) -> None:
-        self._first_s = first_s
-        self._least_s = least_s
-        self._longest_s: dict[int, float] = {}
-
-    def add(self, tokens: int, took_s: float) -> None:
-        size = tokens.bit_length()
-        self._longest_s[size] = max(took_s, self._longest_s.get(size, 0.0))
-
-    def limit_s(self, tokens: int) -> float:
-        if not self._longest_s:
-            return self._first_s
-        size = tokens.bit_length()
-        smaller = [seen for seen in self._longest_s if seen <= size]
-        nearest = max(smaller, default=min(self._longest_s))
-        expected_s = self._longest_s[nearest] * float(1 << max(0, size - nearest))
-        return max(self._least_s, STUCK_FACTOR * expected_s)
 
 
 class Group(Protocol):
@@ -112,13 +88,13 @@ class GroupExecutor(ThreadExecutor):
     """Rank 0's part runs in a thread here, the others in their processes. A step that fails on any
     rank leaves the ranks at odds: then `collect` raises EngineError, and the engine ends."""
 
-    def __init__(self, run: Run, group: Group, times: StepTimes | None = None) -> None:
+    def __init__(self, run: Run, group: Group, pace: Pace | None = None) -> None:
         super().__init__(run)
         self._group = group
         self._submitted: deque[tuple[int, float]] = deque()
         """tokens and time of each plan under way"""
         self._collected_s = 0.0
-        self._times = times or StepTimes()
+        self._pace = pace or Pace()
 
     def submit(self, plan: StepPlan) -> None:
         self._group.send(plan)
@@ -127,7 +103,7 @@ class GroupExecutor(ThreadExecutor):
 
     def collect(self) -> StepResult:
         tokens, submitted_s = self._submitted.popleft()
-        limit_s = self._times.limit_s(tokens)
+        limit_s = self._pace.limit_s(tokens)
         end = time.monotonic() + limit_s
         while True:
             try:
@@ -140,7 +116,7 @@ class GroupExecutor(ThreadExecutor):
         if result.error is not None:
             self._fail(str(result.error["message"]))
         now = time.monotonic()
-        self._times.add(tokens, now - max(submitted_s, self._collected_s))
+        self._pace.note(tokens, now - max(submitted_s, self._collected_s))
         self._collected_s = now
         return result
 

@@ -24,6 +24,8 @@ class Task:
     """The first frame: what a worker is to do."""
 
     config: Config
+    index: int
+    """of the engine among --data-parallel-size"""
     seat: Seat
 
 

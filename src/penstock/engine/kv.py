@@ -45,14 +45,16 @@ def choose_num_blocks(
     bytes_per_block: int,
     most_blocks: int,
     device: torch.device,
+    sharers: int = 1,
     free_bytes: int | None = None,
 ) -> tuple[int, str]:
     """(number of blocks, the reason in words).
 
     wanted_bytes: --kv-cache-memory-bytes; None takes a safe share of the free memory, but no more
-    than `most_blocks`, which is what all requests at full length could use. free_bytes: what is
-    free for this cache, where others take their part of the device. Raises ConfigError when the
-    wanted size is not there or holds no block.
+    than `most_blocks`, which is what all requests at full length could use. sharers: engines that
+    start together on this memory, each of which takes its part of that share. free_bytes: what is
+    free for this cache, where other ranks take their part of the device. Raises ConfigError when
+    the wanted size is not there or holds no block.
     """
     free = available_bytes(device) if free_bytes is None else free_bytes
     if wanted_bytes is not None:
@@ -66,6 +68,8 @@ def choose_num_blocks(
     else:
         share = CPU_SHARE if device.type == "cpu" else GPU_SHARE
         blocks, why = int(free * share) // bytes_per_block, f"{share:.0%} of the free memory"
+        if sharers > 1:
+            blocks, why = blocks // sharers, f"{why} for {sharers} engines"
         if blocks > most_blocks:
             blocks, why = most_blocks, "all requests at full length"
     if blocks < 1:

@@ -31,12 +31,17 @@ NATIVE_ACTS = ("silu", "swish")
 NATIVE_HEADS = range(16, 257, 16)
 
 
-def choose_device(config: Config, number: int = 0) -> torch.device:
-    """The config's device; `auto` is a GPU where there is one. Process n of several has the n-th
-    GPU from the first one on. Raises ConfigError."""
+def choose_device(config: Config, index: int = 0, number: int = 0) -> torch.device:
+    """The config's device; `auto` is a GPU where there is one, another for each engine (index) as
+    far as there are some. Each process (number) of an engine has a GPU of its own. Raises
+    ConfigError."""
     name = config.engine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and config.engine.processes == 1:
+            name = f"cuda:{index % torch.cuda.device_count()}"
+        elif name == "cuda":
+            name = f"cuda:{index * config.engine.processes}"
     if number and name.startswith("cuda"):
         first = name.partition(":")[2] or "0"
         name = f"cuda:{int(first) + number}" if first.isdecimal() else name

@@ -60,7 +60,7 @@ def serve(line: Connection, task: Task, parent: int) -> None:
 
     from penstock.engine.build import Part
 
-    part = Part(task.config, ranks)
+    part = Part(task.config, ranks, task.index)
     line.send_bytes(encode(part.word()))
     room = decode(line.recv_bytes(), type=Room)
     way = task.config.engine.parallel_transport

@@ -20,7 +20,7 @@ from penstock.config import Config
 from penstock.core.plan import StepPlan
 from penstock.engine.frames import STOP, Room, Task, Word, decode, encode
 from penstock.errors import EngineError, PenstockError, from_dict
-from penstock.parallel.meeting import Seat, World
+from penstock.parallel.meeting import World
 
 LOOK_S = 0.1
 """How often the watcher looks."""
@@ -33,8 +33,8 @@ CLOSE_S = 5.0
 
 
 class Workers:
-    def __init__(self, config: Config) -> None:
-        """Start the processes. config: with a local checkpoint folder."""
+    def __init__(self, config: Config, index: int = 0) -> None:
+        """Start the processes. config: with a local checkpoint folder; index: of the engine."""
         engine = config.engine
         self._world = World(engine.tensor_parallel_size, engine.pipeline_parallel_size)
         self.seat = self._world.seat(0)
@@ -49,22 +49,22 @@ class Workers:
         self._watcher = Thread(target=self._watch, name="penstock-watch", daemon=True)
         try:
             for number in range(1, self._world.processes):
-                self._start(config, self._world.seat(number))
+                self._start(Task(config, index, self._world.seat(number)))
             self._watcher.start()
         except BaseException:
             self.close()
             raise
 
-    def _start(self, config: Config, seat: Seat) -> None:
+    def _start(self, task: Task) -> None:
         ours, theirs = Pipe()
         fd = theirs.fileno()
         command = [sys.executable, "-m", "penstock.engine.worker", str(fd), str(os.getpid())]
         with theirs:
             self._processes.append(
-                subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(fd, *seat.fds))
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(fd, *task.seat.fds))
             )
         self._lines.append(ours)
-        ours.send_bytes(encode(Task(config, seat)))
+        ours.send_bytes(encode(task))
 
     @property
     def pids(self) -> list[int]:
