@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +25,8 @@ from penstock.core.request import FinishReason
 from penstock.engine.build import build_engine
 from penstock.engine.client import ModelInfo
 from penstock.engine.clock import MonotonicClock
+from penstock.engine.group import EngineGroup, Restarts
 from penstock.engine.inprocess import InProcessClient
-from penstock.engine.process import ProcessClient
 from penstock.engine.workers import Workers
 from penstock.errors import (
     CheckpointError,
@@ -38,6 +38,7 @@ from tests import oracle
 from tests.engine.test_process import read
 from tests.fakes import submission
 
+Client = InProcessClient | EngineGroup
 FOUND_S = 5.0
 """how soon a fault must be found"""
 
@@ -59,10 +60,15 @@ def nothing_left() -> Iterator[None]:
     assert me.num_fds() <= files
 
 
+def final(chosen: Config) -> EngineGroup:
+    """An engine process that is not replaced, so that its end can be looked at."""
+    return EngineGroup(chosen, restarts=Restarts(most=0))
+
+
 @asynccontextmanager
 async def served(
-    kind: type[ProcessClient] | type[InProcessClient], chosen: Config
-) -> AsyncIterator[tuple[ProcessClient | InProcessClient, ModelInfo]]:
+    kind: Callable[[Config], Client], chosen: Config
+) -> AsyncIterator[tuple[Client, ModelInfo]]:
     client = kind(chosen)
     try:
         yield client, await client.start()
@@ -119,15 +125,22 @@ async def follow(client: Any, began: asyncio.Event) -> str:
     raise AssertionError("the answer went on to its end")
 
 
+def worker_of(client: Client) -> int:
+    """The process of rank 1."""
+    parent = psutil.Process()
+    if isinstance(client, EngineGroup):
+        parent = psutil.Process(client.processes()["engine"])
+    (worker,) = (p for p in parent.children() if "penstock.engine.worker" in p.cmdline())
+    return worker.pid
+
+
 async def strike(client: Any, number: int, delay_s: float) -> str:
     """Send a signal to rank 1 in the midst of an answer; the answer's last words."""
     began = asyncio.Event()
     reading = asyncio.create_task(follow(client, began))
     await began.wait()
     await asyncio.sleep(delay_s)
-    parent = psutil.Process(getattr(client, "pid", None))
-    (worker,) = (p for p in parent.children() if "penstock.engine.worker" in p.cmdline())
-    os.kill(worker.pid, number)
+    os.kill(worker_of(client), number)
     at = time.monotonic()
     words = await reading
     assert time.monotonic() - at < FOUND_S + 1.0
@@ -138,8 +151,8 @@ async def strike(client: Any, number: int, delay_s: float) -> str:
     ("kind", "size", "stages", "way"),
     [
         (InProcessClient, 2, 1, "shared_memory"),
-        (ProcessClient, 1, 2, "shared_memory"),
-        (ProcessClient, 2, 1, "distributed"),
+        (final, 1, 2, "shared_memory"),
+        (final, 2, 1, "distributed"),
     ],
 )
 async def test_two_ranks_give_the_oracles_tokens_until_one_is_killed(
@@ -160,8 +173,30 @@ async def test_two_ranks_give_the_oracles_tokens_until_one_is_killed(
 
 
 async def test_a_stopped_rank_ends_the_group(tiny: Path) -> None:
-    async with served(ProcessClient, config(tiny)) as (client, _):
+    async with served(final, config(tiny)) as (client, _):
         assert "Rank 1 hangs: no sign of life" in await strike(client, signal.SIGSTOP, 0.0)
+
+
+async def test_requests_outlive_the_group_that_served_them(tiny: Path) -> None:
+    """A new group takes over, and the reader sees one stream with the oracle's tokens."""
+    prompt = oracle.prompts(0, 6, 320)[5]
+    async with served(EngineGroup, config(tiny)) as (client, _):
+        expected = await read(client, "whole", prompt, 200)
+        began, found = asyncio.Event(), list[int]()
+
+        async def follow() -> None:
+            (box,) = client.submit([submission("moved", prompt, 200, temperature=0.0)])
+            async for delta in box:
+                found.extend(delta.tokens)
+                began.set()
+
+        reading = asyncio.create_task(follow())
+        await began.wait()
+        os.kill(worker_of(client), signal.SIGKILL)
+        assert len(found) < len(expected)
+        await reading
+        assert found == expected
+        assert client.stats().restarts == 1
 
 
 @pytest.mark.slow
@@ -171,20 +206,20 @@ async def test_faults_at_random_moments(moment: int, tiny: Path) -> None:
     way = draw.choice(["shared_memory", "distributed"])
     number = draw.choice([signal.SIGKILL, signal.SIGSTOP])
     chosen = config(tiny, parallel_transport=way)
-    async with served(ProcessClient, chosen) as (client, _):
+    async with served(final, chosen) as (client, _):
         assert "Rank 1" in await strike(client, number, draw.random())
 
 
 PARENT = """
 import asyncio, sys
 from penstock.config import Config, EngineConfig, ModelConfig
-from penstock.engine.process import ProcessClient
+from penstock.engine.group import EngineGroup
 
 async def main():
     engine = EngineConfig(tensor_parallel_size=2, num_threads=1)
-    client = ProcessClient(Config(ModelConfig(model=sys.argv[1]), engine))
+    client = EngineGroup(Config(ModelConfig(model=sys.argv[1]), engine))
     await client.start()
-    print(client.pid, flush=True)
+    print(client.processes()["engine"], flush=True)
     await asyncio.sleep(60)
 
 asyncio.run(main())
