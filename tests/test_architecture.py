@@ -38,6 +38,7 @@ NO_MIRROR = {
     "config/server.py": "fields only; checked by config/test_tree.py",
     "core/clock.py": "an interface and a fake of three lines",
     "core/events.py": "records",
+    "core/limits.py": "a record",
     "core/plan.py": "records",
     "core/sharing.py": "part of the scheduler, driven by its state machine",
     "core/tables.py": "part of the scheduler, driven by its state machine",

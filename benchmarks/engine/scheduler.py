@@ -14,10 +14,11 @@ from typing import Any
 from benchmarks.harness import arguments, random_ids, save, verdict
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import ManualClock
+from penstock.core.limits import Limits
 from penstock.core.plan import KVGroup, StepPlan, StepResult
 from penstock.core.policy import make_policy
 from penstock.core.request import Sampling, Submission
-from penstock.core.scheduler import Limits, Scheduler
+from penstock.core.scheduler import Scheduler
 from penstock.report.stats import Spread
 
 

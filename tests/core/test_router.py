@@ -14,9 +14,10 @@ from penstock.core.affinity import PrefixIndex
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import ManualClock
 from penstock.core.events import CacheChanged, Finished, TokensOut
+from penstock.core.limits import Limits
 from penstock.core.policy import make_policy
 from penstock.core.router import Ask, EngineView, Router
-from penstock.core.scheduler import Limits, Scheduler
+from penstock.core.scheduler import Scheduler
 from tests.fakes import FULL, FakeExecutor, continuation, submission
 
 CHAIN = [bytes([i]) for i in range(64)]

@@ -9,10 +9,11 @@ import pytest
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import ManualClock
 from penstock.core.events import CacheChanged, Finished, Held, Preempted, Scheduled, TokensOut
+from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, KVGroup, StepPlan, StepResult
 from penstock.core.policy import fcfs, make_policy
 from penstock.core.request import FinishReason
-from penstock.core.scheduler import Limits, Scheduler
+from penstock.core.scheduler import Scheduler
 from penstock.errors import ContextLengthError, InvalidFieldError
 from tests.fakes import FULL, FakeExecutor, continuation, submission
 

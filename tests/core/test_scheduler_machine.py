@@ -10,10 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import ManualClock
 from penstock.core.events import Finished, TokensOut
+from penstock.core.limits import Limits
 from penstock.core.plan import KVGroup
 from penstock.core.policy import make_policy
 from penstock.core.request import FinishReason, Submission
-from penstock.core.scheduler import Limits, Scheduler
+from penstock.core.scheduler import Scheduler
 from penstock.errors import ContextLengthError
 from tests.fakes import FakeExecutor, continuation, submission
 

@@ -7,9 +7,10 @@ import pytest
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import ManualClock
 from penstock.core.events import TokensOut
+from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN
 from penstock.core.policy import fcfs
-from penstock.core.scheduler import Limits, Scheduler
+from penstock.core.scheduler import Scheduler
 from tests.fakes import FULL, FakeExecutor, continuation, submission
 
 REQUESTS, NEW = 7, 12

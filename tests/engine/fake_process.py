@@ -13,9 +13,10 @@ from typing import Any
 
 from penstock.config import Config
 from penstock.core.blocks import BlockPool
+from penstock.core.limits import Limits
 from penstock.core.plan import StepPlan, StepResult
 from penstock.core.policy import make_policy
-from penstock.core.scheduler import Limits, Scheduler
+from penstock.core.scheduler import Scheduler
 from penstock.engine.activity import Activity
 from penstock.engine.client import ModelInfo
 from penstock.engine.clock import MonotonicClock

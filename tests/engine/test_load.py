@@ -38,13 +38,13 @@ def test_auto_takes_the_kernels_where_they_run(wide: Path) -> None:
     assert found.backend.name == ("cpu" if native else "torch")
     model = found.ready(64, 4, 128, 1)
     assert isinstance(model, NativeDecoder if native else Decoder)
-    assert any(("bit for bit" if native else "not bitwise") in note for note in found.notes)
+    assert ("bit for bit" if native else "not bitwise") in found.how
 
 
 def test_torch_computes_what_the_kernels_lack_and_says_why(tiny: Path) -> None:
     found = loaded(tiny)
     assert found.backend.name == "torch"
-    assert "no heads of 12" in found.notes[-1]
+    assert "no heads of 12" in found.how
     assert found.ready(64, 4, 128, 1) is found.model
 
 
@@ -54,7 +54,8 @@ def test_asking_for_the_kernels_where_they_cannot_is_refused(tiny: Path) -> None
 
 
 def test_the_format_is_told(wide: Path) -> None:
-    assert "quantized at load to int8" in loaded(wide, quantization="int8").notes[0]
+    note = loaded(wide, quantization="int8").weights_note([2**20, 2**19])
+    assert note == "weights of 1.0 + 0.5 MiB, by rank, quantized at load to int8"
 
 
 def test_every_reason_against_the_kernels(wide: Path) -> None:

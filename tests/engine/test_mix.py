@@ -15,9 +15,10 @@ from penstock.attention.base import AttentionBackend as Backend
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import ManualClock
 from penstock.core.events import Event, Finished, TokensOut
+from penstock.core.limits import Limits
 from penstock.core.policy import fcfs
 from penstock.core.request import FinishReason, Sampling, Submission
-from penstock.core.scheduler import Limits, Scheduler
+from penstock.core.scheduler import Scheduler
 from penstock.engine.client import EngineStats
 from penstock.engine.engine import ClosableExecutor, Engine
 from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor

@@ -37,6 +37,7 @@ from penstock.core.events import (
     Scheduled,
     TokensOut,
 )
+from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, BlockDelta, Entry, KVGroup, StepPlan, StepResult
 from penstock.core.policy import Policy
 from penstock.core.request import FinishReason, HoldReason, Request, Status, Submission
@@ -46,21 +47,6 @@ from penstock.errors import ContextLengthError, EngineError, InvalidFieldError
 
 MAX_MARGIN = 8
 """Cap on the blocks a running request must be able to grow before another is admitted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a step may hold. With max_num_batched_tokens < max_num_seqs the last in queue order
-    would wait while others decode; `config` refuses that for servers."""
-
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    max_model_len: int
-    depth: int = 1
-    stages: int = 1
-    """of the executor's pipeline. With several, the first stage has no way to know a token that
-    the last one samples: a request then has at most one output that is not applied, and what
-    decodes is spread over `depth` plans, so that every stage has one to work on."""
 
 
 @dataclass(slots=True)

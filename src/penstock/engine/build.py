@@ -15,10 +15,11 @@ import torch
 from penstock.config import Config
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
+from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, BlockDelta, Entry, Executor, KVGroup, StepPlan
 from penstock.core.policy import make_policy
 from penstock.core.request import Sampling
-from penstock.core.scheduler import Limits, Scheduler
+from penstock.core.scheduler import Scheduler
 from penstock.engine.activity import Activity
 from penstock.engine.client import ModelInfo
 from penstock.engine.engine import ClosableExecutor, Engine, Publish
