@@ -32,12 +32,39 @@ COMMANDS = (
         "penstock.cli.bench:serve",
         "Measure any OpenAI-style server under load",
     ),
+    Command(
+        ("workload", "init"),
+        "penstock.cli.workload:init",
+        "Write a workload file to fill in",
+    ),
+    Command(
+        ("workload", "check"),
+        "penstock.cli.workload:check",
+        "Name every missing, unknown or contradictory field of a workload file",
+    ),
+    Command(
+        ("workload", "show"),
+        "penstock.cli.workload:show",
+        "Draw a workload's rates and lengths",
+    ),
+    Command(
+        ("workload", "from-trace"),
+        "penstock.cli.workload:from_trace",
+        "Fit a workload file to recorded traffic",
+    ),
+    Command(
+        ("workload", "export"),
+        "penstock.cli.workload:export",
+        "Write the load for guidellm, aiperf or inference-perf",
+    ),
 )
+GROUPS = {"workload": "Define a workload, draw it, and generate its load"}
+"""Help of first words that stand before several commands."""
 
 
 def application() -> settings.Application:
     """The program with all its commands."""
-    return settings.application("penstock", SUMMARY, penstock.__version__, COMMANDS)
+    return settings.application("penstock", SUMMARY, penstock.__version__, COMMANDS, GROUPS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

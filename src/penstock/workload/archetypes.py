@@ -31,6 +31,7 @@ from penstock.workload.definition import (
 )
 from penstock.workload.lengths import Distribution
 
+TO_FILL_IN = "fill in"
 HOUR_S, DAY_S, WEEK_S = 3600.0, 86400.0, 604800.0
 
 
@@ -48,7 +49,7 @@ def chatbot() -> Workload:
         schema=SCHEMA,
         name="chatbot",
         version="1.0.0",
-        owner="fill in",
+        owner=TO_FILL_IN,
         archetype="chatbot",
         figure_of_merit="output_tokens_per_s_per_user",
         consumer="human",
@@ -56,11 +57,15 @@ def chatbot() -> Workload:
         streaming=True,
         structured_output="tools",
         window=Window("2026-11-02T00:00:00Z", WEEK_S),
-        model=Model("fill in", "fp8"),
+        model=Model(TO_FILL_IN, "fp8"),
         arrivals=Arrivals(
-            "gamma", mean_per_s=4.0, p95_per_s=9.0, peak_per_s=20.0, cv=1.5,
+            "gamma",
+            mean_per_s=4.0,
+            p95_per_s=9.0,
+            peak_per_s=20.0,
+            cv=1.5,
             seasons=(Season(DAY_S, 1.0, 14 * HOUR_S), Season(WEEK_S, 0.4, 2.5 * DAY_S)),
-        ),  # fmt: skip
+        ),
         lengths=Lengths(lognormal(1200, 8000, 32000), lognormal(180, 1200, 4000), 0.2, 0.8),
         sessions=Sessions(
             turns=lognormal(3, 12, 40),
@@ -70,9 +75,11 @@ def chatbot() -> Workload:
             tool_wait_s=lognormal(0.3, 3, 30),
         ),
         prefix=Prefix(
-            0.7, 0.55, lognormal(30, 600, 3600),
+            0.7,
+            0.55,
+            lognormal(30, 600, 3600),
             (PrefixNode("system", 400, weight=0.0), PrefixNode("tenant", 200, "system", copies=20)),
-        ),  # fmt: skip
+        ),
         slo=(
             Clause("ttft_s", 95, 0.45),
             Clause("tpot_s", 95, 0.04),
@@ -97,7 +104,7 @@ def background_agent() -> Workload:
         schema=SCHEMA,
         name="background-agent",
         version="1.0.0",
-        owner="fill in",
+        owner=TO_FILL_IN,
         archetype="background_agent",
         figure_of_merit="ttlt_p95_s",
         consumer="system",
@@ -105,11 +112,16 @@ def background_agent() -> Workload:
         streaming=True,
         structured_output="tools",
         window=Window("2026-11-02T00:00:00Z", WEEK_S),
-        model=Model("fill in", "fp8"),
+        model=Model(TO_FILL_IN, "fp8"),
         arrivals=Arrivals(
-            "on_off", mean_per_s=0.05, p95_per_s=0.25, peak_per_s=0.75, on_s=600.0, off_s=1800.0,
+            "on_off",
+            mean_per_s=0.05,
+            p95_per_s=0.25,
+            peak_per_s=0.75,
+            on_s=600.0,
+            off_s=1800.0,
             seasons=(Season(DAY_S, 1.0, 13 * HOUR_S),),
-        ),  # fmt: skip
+        ),
         lengths=Lengths(lognormal(12000, 60000, 200000), lognormal(400, 4000, 32000), 0.1, 0.8),
         sessions=Sessions(
             turns=lognormal(12, 60, 200),
@@ -119,9 +131,11 @@ def background_agent() -> Workload:
             tool_wait_s=lognormal(2, 600, 7200),
         ),
         prefix=Prefix(
-            0.9, 0.85, lognormal(5, 900, 7200),
+            0.9,
+            0.85,
+            lognormal(5, 900, 7200),
             (PrefixNode("agent", 3000, weight=1.0), PrefixNode("tools", 2500, "agent", copies=8)),
-        ),  # fmt: skip
+        ),
         slo=(
             Clause("ttft_s", 95, 5.0),
             Clause("tpot_s", 95, 0.08),
@@ -143,7 +157,7 @@ def data_processor() -> Workload:
         schema=SCHEMA,
         name="data-processor",
         version="1.0.0",
-        owner="fill in",
+        owner=TO_FILL_IN,
         archetype="data_processor",
         figure_of_merit="mtok_per_usd",
         consumer="store",
@@ -151,18 +165,26 @@ def data_processor() -> Workload:
         streaming=False,
         structured_output="json_schema",
         window=Window("2026-11-02T00:00:00Z", WEEK_S),
-        model=Model("fill in", "int8"),
+        model=Model(TO_FILL_IN, "int8"),
         arrivals=Arrivals(
-            "on_off", mean_per_s=0.5, p95_per_s=5.0, peak_per_s=100.0,
-            on_s=2 * HOUR_S, off_s=22 * HOUR_S,
-        ),  # fmt: skip
+            "on_off",
+            mean_per_s=0.5,
+            p95_per_s=5.0,
+            peak_per_s=100.0,
+            on_s=2 * HOUR_S,
+            off_s=22 * HOUR_S,
+        ),
         lengths=Lengths(lognormal(3000, 12000, 32000), lognormal(200, 600, 2000), 0.4),
         sessions=Sessions(fixed(1), fixed(1), fixed(0), 0.0, fixed(0)),
         prefix=Prefix(
-            0.3, 0.2, lognormal(60, 3600, 14400),
-            (PrefixNode("instructions", 900, weight=0.0),
-             PrefixNode("schema", 430, "instructions", copies=5)),
-        ),  # fmt: skip
+            0.3,
+            0.2,
+            lognormal(60, 3600, 14400),
+            (
+                PrefixNode("instructions", 900, weight=0.0),
+                PrefixNode("schema", 430, "instructions", copies=5),
+            ),
+        ),
         slo=(Clause("ttlt_s", 95, 4 * HOUR_S),),
         availability=Availability(99.0, 30 * DAY_S),
         cost=Cost(max_usd_per_mtok_blended=0.04),

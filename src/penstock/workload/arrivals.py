@@ -28,7 +28,7 @@ def rate_curve(workload: Workload, seed: int) -> list[float]:
     Raises ConfigError (with `param`) when the rates contradict each other or do not fit.
     """
     arrivals = workload.arrivals
-    count = max(1, round(workload.window.duration_s / arrivals.rate_window_s))
+    count = max(1, math.ceil(workload.window.duration_s / arrivals.rate_window_s - 1e-9))
     _check_count(arrivals, count)
     burst = _bursts(arrivals, count, Draws(seed, 1))
     values = rate_values(arrivals, count, burst.count(False))
@@ -88,15 +88,15 @@ def _rate(index: int, count: int, zeros: int, p95: float, peak: float, bend: flo
     place, start = index / (count - 1), zeros / (count - 1)
     tail = 1 - TAIL
     lowest = 1 - min(max(bend, 0.0), 1.0)
-    steep = 64 ** min(max(bend - 1, 0.0), 1.0)
-    sharp = 3.0 * (100 ** max(bend - 2, 0.0)) * (30 ** min(bend, 0.0))
+    steep = math.pow(64, min(max(bend - 1, 0.0), 1.0))
+    sharp = 3.0 * math.pow(100, max(bend - 2, 0.0)) * math.pow(30, min(bend, 0.0))
     if start >= tail:
         floor = peak * lowest
-        return floor + (peak - floor) * ((place - start) / (1 - start or 1)) ** steep
+        return floor + (peak - floor) * math.pow((place - start) / (1 - start or 1), steep)
     if place <= tail:
         floor = p95 * lowest
-        return floor + (p95 - floor) * ((place - start) / (tail - start)) ** steep
-    return p95 + (peak - p95) * ((place - tail) / TAIL) ** sharp
+        return floor + (p95 - floor) * math.pow((place - start) / (tail - start), steep)
+    return p95 + (peak - p95) * math.pow((place - tail) / TAIL, sharp)
 
 
 def _bursts(arrivals: Arrivals, count: int, draws: Draws) -> list[bool]:
@@ -190,7 +190,10 @@ def times(workload: Workload, rates: list[float], seed: int) -> Iterator[float]:
     for index, rate in enumerate(rates):
         volume = rate * step
         while until < passed + volume:
-            yield (index + (until - passed) / volume) * step
+            at = (index + (until - passed) / volume) * step
+            if at >= workload.window.duration_s:
+                return
+            yield at
             until += gap()
         passed += volume
 

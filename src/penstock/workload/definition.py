@@ -322,8 +322,11 @@ class Workload:
                          choices=("human", "system", "store"))  # fmt: skip
     slo_class: str = spec("of its requests in the scheduler", choices=CLASSES)
     streaming: bool = spec("whether tokens are sent as they come")
-    structured_output: str = spec("constraint on the output", default="none",
-                                  choices=("none", "json", "json_schema", "grammar", "tools"))  # fmt: skip
+    structured_output: str = spec(
+        "constraint on the output",
+        default="none",
+        choices=("none", "json", "json_schema", "grammar", "tools"),
+    )
     window: Window = spec("the time described")
     model: Model = spec("what answers")
     arrivals: Arrivals = spec("when sessions begin")
@@ -382,5 +385,3 @@ def whole_mean(distribution: Distribution) -> float:
     points = 2000
     values = (distribution.quantile((i + 0.5) / points) for i in range(points))
     return sum(max(1, round(value)) for value in values) / points
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,9 +35,13 @@ def fit(trace: Trace, base: Workload, file: str, keep_times: bool = False) -> Fi
     notes = list(trace.notes)
     if trace.rates:
         window = trace.rates[1][0] - trace.rates[0][0] if len(trace.rates) > 1 else 0.0
-        rates = [rate for _, rate in trace.rates]
+        calls = base.calls_per_session
+        rates = [rate / calls for _, rate in trace.rates]
         cv: float | None = trace.rates_cv
-        notes.append("lengths, sessions and prefixes are the archetype's: the trace has rates only")
+        notes.append(
+            "lengths, sessions and prefixes are the archetype's, since the trace has rates only; "
+            f"its requests/s are divided by {calls:.3g} calls a session"
+        )
         base = replace(base, arrivals=_arrivals(rates, window, cv, None, notes))
         return Fitted(_named(base, trace), tuple(notes))
     window = _rate_window(trace)
@@ -85,8 +90,7 @@ def _arrivals(
 def _cv(times: Sequence[float], rates: Sequence[float], window: float) -> float | None:
     """Of the gaps in units of their window's mean gap, so that slow changes do not count."""
     gaps = [
-        (b - a) * rates[min(int(b // window), len(rates) - 1)]
-        for a, b in zip(times, times[1:], strict=False)
+        (b - a) * rates[min(int(b // window), len(rates) - 1)] for a, b in itertools.pairwise(times)
     ]
     mean = math.fsum(gaps) / len(gaps) if gaps else 0.0
     if not mean:

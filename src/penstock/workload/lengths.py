@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ class Distribution:
 
     def _impossible(self) -> Iterator[Problem]:
         ordered = [n for n in ("min", "p50", "p95", "max") if getattr(self, n) is not None]
-        for low, high in zip(ordered, ordered[1:], strict=False):
+        for low, high in itertools.pairwise(ordered):
             if getattr(self, low) > getattr(self, high):
                 cause = f"is {getattr(self, high):g}, below {low} ({getattr(self, low):g})."
                 yield Problem(high, cause, "Put them in order: min <= p50 <= p95 <= max.")

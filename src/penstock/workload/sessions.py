@@ -12,13 +12,13 @@ import heapq
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 from penstock.errors import ConfigError
 from penstock.workload import arrivals
 from penstock.workload.definition import PrefixNode, Workload
-from penstock.workload.draws import Draws
+from penstock.workload.draws import Draws, inverse_normal, spread_pair
 from penstock.workload.lengths import draw_pair
 from penstock.workload.prefixes import EndlessCache, Prompt, Segment, cut, length, name_of
 
@@ -89,12 +89,15 @@ class Generator:
         self.keeping = self._keeping_share()
         """share of turns whose history stays as it was"""
 
-    def requests(self, service: Service | None = None) -> Iterator[TimedRequest]:
+    def requests(
+        self, service: Service | None = None, sessions: int | None = None
+    ) -> Iterator[TimedRequest]:
         """In order of `at_s`. service: how long an answer takes for those that wait for it;
-        None: no time."""
+        None: no time. sessions: only the first ones, each to its end."""
         pending: list[tuple[float, int, TimedRequest]] = []
         number = 0
-        for session, start in enumerate(arrivals.times(self.workload, self.rates, self.seed)):
+        starts = arrivals.times(self.workload, self.rates, self.seed)
+        for session, start in enumerate(islice(starts, sessions)):
             while pending and pending[0][0] <= start:
                 yield heapq.heappop(pending)[2]
             for request in self._session_requests(session, start, number, service):
@@ -133,14 +136,15 @@ class Generator:
     def _draw(self, number: int) -> _Session:
         draws = Draws(self.seed, 4, number)
         rules, lengths = self.workload.sessions, self.workload.lengths
-        turns = max(1, round(rules.turns.draw(draws)))
+        common, many = spread_pair(self.seed, number)
+        turns = max(1, round(rules.turns.quantile(many)))
         widths = [max(1, round(rules.fan_out.draw(draws))) for _ in range(turns)]
-        common, of_common = draws.normal(), math.sqrt(lengths.session_correlation)
-        of_own = math.sqrt(1 - lengths.session_correlation)
+        base = inverse_normal(common) * math.sqrt(lengths.session_correlation)
+        own = math.sqrt(1 - lengths.session_correlation)
         pairs = sorted(
             draw_pair(
                 lengths.input_tokens, lengths.output_tokens, lengths.correlation, draws,
-                of_common * common + of_own * draws.normal(),
+                base + own * draws.normal(),
             )
             for _ in range(sum(widths))
         )  # fmt: skip
@@ -171,17 +175,16 @@ class Generator:
     def _keeping_share(self) -> float:
         """How often a history must be kept for `prefix.reuse_ideal` to hold, by the first sessions
         themselves. Raises ConfigError when no share does it."""
-        expected = sum(self.rates) * self.workload.arrivals.rate_window_s
         total, shared = 0, 0
         seen: set[int] = set()
         gains: list[tuple[float, int]] = []
-        for number in range(max(1, min(PILOT_SESSIONS, round(expected)))):
+        for number in range(PILOT_SESSIONS):
             session = self._draw(number)
             path = length(session.path)
             history = path
             for turn in session.turns:
                 gain = 0
-                for tokens, output in turn.calls:
+                for tokens, _ in turn.calls:
                     total += tokens
                     gain += max(0, min(history, tokens - 1) - path)
                     shared += min(path, tokens - 1, self._warm(session.path, seen))
@@ -217,6 +220,19 @@ class Generator:
                 return luck
             reached += gain
         return 1.0
+
+
+def promised_service(workload: Workload) -> Service:
+    """How long answers may take by the SLO: time to first token and time per token, or to the last
+    token; 0 where nothing is promised."""
+
+    def strictest(metric: str) -> float:
+        return min((c.limit_s for c in workload.slo if c.metric == metric), default=0.0)
+
+    ttft, tpot, ttlt = (strictest(name) for name in ("ttft_s", "tpot_s", "ttlt_s"))
+    if ttft or tpot:
+        return lambda _, output_tokens: ttft + tpot * (output_tokens - 1)
+    return lambda *_: ttlt
 
 
 def merge(*streams: Iterator[TimedRequest]) -> Iterator[TimedRequest]:

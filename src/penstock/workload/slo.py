@@ -167,9 +167,17 @@ def _judge_clause(clause: Clause, found: Sequence[Record]) -> ClauseResult:
         passed = bool(values) and own <= clause.limit_s
         results.append(
             ClauseResult(
-                clause, passed, len(values), own, p50, p95, p99, budget, len(windows),
+                clause,
+                passed,
+                len(values),
+                own,
+                p50,
+                p95,
+                p99,
+                budget,
+                len(windows),
                 window[0].arrived,
-            )  # fmt: skip
+            )
         )
     return max(results, key=lambda r: (not r.passed, -1.0 if math.isnan(r.value_s) else r.value_s))
 
@@ -180,9 +188,7 @@ def _judge_availability(wanted: Availability, found: Sequence[Record]) -> Availa
         failed = sum(not record.answered for record in window)
         percent = 100 * (1 - failed / len(window))
         used = budget_used(failed, len(window), 1 - wanted.percent / 100)
-        results.append(
-            AvailabilityResult(percent >= wanted.percent, wanted.percent, percent, used)
-        )
+        results.append(AvailabilityResult(percent >= wanted.percent, wanted.percent, percent, used))
     return min(results, key=lambda result: result.percent)
 
 

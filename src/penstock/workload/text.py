@@ -33,7 +33,9 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], Lines]:
         cause = f"{place}: not TOML: {error}."
         raise ConfigError(cause, cure="Correct that line.") from None
     if not tables:
-        raise ConfigError(f"{name}:1: the file is empty.", cure="`penstock workload init` fills one.")
+        raise ConfigError(
+            f"{name}:1: the file is empty.", cure="`penstock workload init` fills one."
+        )
     places = _json_lines(text) if is_json else _toml_lines(text)
 
     def line(path: str) -> int | None:

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -119,7 +120,9 @@ def parse(lines: Iterable[str], name: str, format: str | None = None) -> Trace:
         return _servegen(everything, name)
     if kind == "otel":
         return _finish(name, kind, _from_otel(everything, name), 0)
-    fields = _csv_rows(everything) if kind in ("azure", "burstgpt") else _json_rows(everything, name)
+    fields = (
+        _csv_rows(everything) if kind in ("azure", "burstgpt") else _json_rows(everything, name)
+    )
     parse_row, block_tokens = _ROWS[kind]
     return _finish(name, kind, _parsed(fields, parse_row, name), block_tokens)
 
@@ -228,11 +231,11 @@ def _finish(name: str, kind: str, items: Iterator[_Item], block_tokens: int) -> 
 
 
 def _holes(rows: tuple[Row, ...]) -> Iterator[Hole]:
-    gaps = sorted(b.at_s - a.at_s for a, b in zip(rows, rows[1:], strict=False))
+    gaps = sorted(b.at_s - a.at_s for a, b in itertools.pairwise(rows))
     if not gaps:
         return
     limit = max(HOLE_S, HOLE_FACTOR * gaps[int((len(gaps) - 1) * 0.99)])
-    for before, row in zip(rows, rows[1:], strict=False):
+    for before, row in itertools.pairwise(rows):
         if row.at_s - before.at_s > limit:
             yield Hole(row.line, before.at_s, row.at_s - before.at_s)
 
@@ -335,8 +338,15 @@ def _from_otel(rows: Iterator[tuple[int, str]], name: str) -> Iterator[_Item]:
         if call.output_tokens < 1:
             yield call.line, "without output (failed, or cut off by the client)"
         else:
-            yield call.line, Row(
-                call.start_s, call.input_tokens, call.output_tokens, call.session, line=call.line
+            yield (
+                call.line,
+                Row(
+                    call.start_s,
+                    call.input_tokens,
+                    call.output_tokens,
+                    call.session,
+                    line=call.line,
+                ),
             )
 
 
