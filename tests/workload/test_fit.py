@@ -61,7 +61,8 @@ def test_shared_blocks_become_reuse() -> None:
     fitted = fit(replace(trace, rows=rows), chatbot(), "m.jsonl").workload
     assert fitted.prefix.reuse_ideal > 0.03
     assert file.read(file.to_toml(fitted), "m") == fitted
-    made = ideal_reuse(Generator(fitted).requests(sessions=2000))
+    longer = replace(fitted, window=Window("2026-11-02", 10_000.0))
+    made = ideal_reuse(Generator(longer).requests(sessions=2000))
     assert made == pytest.approx(fitted.prefix.reuse_ideal, rel=0.05)
 
 

@@ -15,6 +15,7 @@ from penstock.workload.lengths import Distribution, empirical
 from penstock.workload.sessions import ideal_reuse
 from penstock.workload.traces import Row, Trace
 
+POINTS = 2000
 WINDOWS_S = (60.0, 30.0, 10.0, 5.0, 1.0)
 
 
@@ -57,7 +58,7 @@ def fit(trace: Trace, base: Workload, file: str, keep_times: bool = False) -> Fi
         empirical([row.output_tokens for row in trace.rows]),
         round(_correlation(trace.rows), 3),
     )
-    prefix = _prefix(trace, base.prefix, notes)
+    prefix = _prefix(trace, base.prefix, lengths.input_tokens, notes)
     fitted = replace(base, arrivals=arrivals, lengths=lengths, sessions=sessions, prefix=prefix)
     return Fitted(_named(fitted, trace), tuple(notes))
 
@@ -124,18 +125,18 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return ranks
 
 
-def _prefix(trace: Trace, base: Prefix, notes: list[str]) -> Prefix:
+def _prefix(trace: Trace, base: Prefix, inputs: Distribution, notes: list[str]) -> Prefix:
     """One shared node that gives the reuse that an endless cache would have had."""
     if not trace.block_tokens:
         notes.append("prefix reuse is set to 0: the trace tells nothing of prefixes")
         return Prefix(0.0, 0.0, base.window_s)
     ideal = ideal_reuse(replay.requests(trace))
     notes.append("one shared node stands for the trace's prefix tree; replay keeps the tree itself")
-    inputs = sorted(row.input_tokens for row in trace.rows)
-    low, high = 0, inputs[-1]
+    lengths = [inputs.quantile((i + 0.5) / POINTS) for i in range(POINTS)]
+    low, high = 0, round(lengths[-1])
     while low < high:
         middle = (low + high + 1) // 2
-        shared = sum(min(middle, tokens - 1) for tokens in inputs) / sum(inputs)
+        shared = sum(min(middle, tokens - 1) for tokens in lengths) / sum(lengths)
         low, high = (middle, high) if shared <= ideal else (low, middle - 1)
     nodes = (PrefixNode("shared", low),) if low else ()
     share = round(ideal, 4) if nodes else 0.0
