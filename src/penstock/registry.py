@@ -1,6 +1,6 @@
 """Names that users and checkpoints say -> code, imported on first use.
 
-A new model, attention backend … is one file and one line here.
+A new model, attention backend, format … is one file and one line here.
 """
 
 from __future__ import annotations
@@ -50,8 +50,20 @@ ATTENTION_BACKENDS = Registry(
     "attention backend",
     ConfigError,
     {
+        "cpu": "penstock.attention.cpu:CpuAttention",
         "torch": "penstock.attention.torch_fast:TorchFast",
         "torch-reference": "penstock.attention.torch_reference:TorchReference",
     },
 )
 """--attention-backend -> a class without constructor arguments that is an AttentionBackend"""
+
+FORMATS = Registry(
+    "format",
+    ConfigError,
+    {
+        "none": "penstock.quant.plain:Plain",
+        "int8": "penstock.quant.int8:Int8",
+        "int4": "penstock.quant.int4:Int4",
+    },
+)
+"""--quantization -> a class without constructor arguments that is a LinearFormat"""

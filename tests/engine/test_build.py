@@ -30,7 +30,8 @@ def test_what_was_decided_is_told_with_reasons(tiny: Path) -> None:
     assert (info.max_model_len, info.vocab_size, info.dtype) == (512, 320, "float32")
     assert info.num_blocks * info.block_size >= 4 * 512
     assert info.eos_ids == (1,)
-    assert list(info.stages_s) == ["find checkpoint", "load weights", "allocate cache", "warm up"]
+    stages = ["find checkpoint", "load weights", "prepare weights", "allocate cache", "warm up"]
+    assert list(info.stages_s) == stages
     assert any("all requests at full length" in note for note in info.notes)
 
 

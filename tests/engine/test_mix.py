@@ -3,6 +3,7 @@ and depth. The engine's loop runs in this thread, so that a mix costs no start."
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from penstock.attention.base import AttentionBackend as Backend
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import ManualClock
 from penstock.core.events import Event, Finished, TokensOut
@@ -20,13 +22,19 @@ from penstock.engine.client import EngineStats
 from penstock.engine.engine import Engine
 from penstock.engine.executor import InlineExecutor, ThreadExecutor
 from penstock.engine.kv import allocate_caches
+from penstock.engine.load import NATIVE, NATIVE_HEADS
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model
+from penstock.kernels import cpu
+from penstock.layers.decoder import Decoder
+from penstock.layers.native import NativeDecoder
 from penstock.models.base import CausalLM
+from penstock.quant.base import LinearFormat
+from penstock.quant.plain import PLAIN
 from penstock.registry import ATTENTION_BACKENDS
 from tests import oracle
 
-BLOCK, NEW, CONTEXT = 4, 6, 128
+BLOCK, NEW, CONTEXT = 16, 6, 128
 CPU = torch.device("cpu")
 
 
@@ -38,7 +46,8 @@ class Mix(NamedTuple):
     depth: int
 
 
-ALL = [Mix(*m) for m in product((7, 64, 4096), (True, False), (1, 8, 32), (False, True), (1, 2))]
+CHUNKS, BATCHES = (7, 64, 4096), (1, 8, 32)
+ALL = [Mix(*m) for m in product(CHUNKS, (True, False), BATCHES, (False, True), (1, 2))]
 COVER = [
     Mix(7, True, 8, True, 2),
     Mix(7, False, 32, False, 1),
@@ -49,9 +58,20 @@ COVER = [
 ]
 
 
-def run(model: CausalLM, mix: Mix, prompts: list[list[int]]) -> tuple[list[list[int]], int]:
+def prepare(path: Path, name: str, form: LinearFormat = PLAIN) -> tuple[CausalLM, Backend]:
+    """A checkpoint for the attention backend of that name; `cpu` makes a program of it."""
+    backend: Backend = ATTENTION_BACKENDS.load(name)()
+    model = load_model(path, torch.float32, CPU, backend, form)
+    if name != NATIVE:
+        return model, backend
+    assert isinstance(model, Decoder)
+    return NativeDecoder(model, max(CHUNKS), max(BATCHES), CONTEXT, threads=2), backend
+
+
+def run(
+    model: CausalLM, backend: Backend, mix: Mix, prompts: list[list[int]]
+) -> tuple[list[list[int]], int]:
     """(tokens of each prompt, preemptions)."""
-    backend = ATTENTION_BACKENDS.load("torch")()
     groups = model.kv_groups
     longest = max(len(p) for p in prompts) + NEW
     per_request = -(-longest // BLOCK) * len(groups)
@@ -113,14 +133,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mix")
 
 
-def check(family: str, shape: oracle.Shape, mixes: list[Mix], folder: Path) -> None:
+def check(family: str, shape: oracle.Shape, mixes: list[Mix], folder: Path, backend: str) -> None:
     torch.set_num_threads(1)
+    if backend == NATIVE:
+        if (reason := cpu.available()) is not None:
+            pytest.skip(reason)
+        if shape.fields.get("head_dim", 12) not in NATIVE_HEADS:
+            shape = replace(shape, name=f"{shape.name}-16", fields=shape.fields | {"head_dim": 16})
     path = oracle.make_checkpoint(family, shape, shape.seed, folder)
-    model = load_model(path, torch.float32, CPU, ATTENTION_BACKENDS.load("torch")())
+    model, attention = prepare(path, backend)
     prompts = asked(path, shape.seed)
     expected = [oracle.greedy(path, prompt, NEW) for prompt in prompts]
     for mix in mixes:
-        out, preemptions = run(model, mix, prompts)
+        out, preemptions = run(model, attention, mix, prompts)
         assert out == expected, mix
         assert not mix.preempt or preemptions, f"{mix} preempted nobody"
 
@@ -129,25 +154,31 @@ def _id(value: Any) -> str:
     return str(getattr(value, "name", value))
 
 
+BACKENDS = pytest.mark.parametrize("backend", ["torch", NATIVE])
+
+
 ONE_EACH = [(family, shapes[0]) for family, shapes in oracle.FAMILIES.items()]
 
 
+@BACKENDS
 @pytest.mark.parametrize(("family", "shape"), ONE_EACH, ids=_id)
 def test_the_same_tokens_for_a_cover_of_mixes(
-    family: str, shape: oracle.Shape, folder: Path
+    family: str, shape: oracle.Shape, backend: str, folder: Path
 ) -> None:
-    check(family, shape, COVER, folder)
+    check(family, shape, COVER, folder, backend)
 
 
-def test_the_same_tokens_for_every_mix(folder: Path) -> None:
+@BACKENDS
+def test_the_same_tokens_for_every_mix(backend: str, folder: Path) -> None:
     """Two KV groups at once: full layers and windows."""
     shape = next(s for s in oracle.FAMILIES["qwen3"] if s.name == "windows")
-    check("qwen3", shape, ALL, folder)
+    check("qwen3", shape, ALL, folder, backend)
 
 
 @pytest.mark.slow
+@BACKENDS
 @pytest.mark.parametrize(("family", "shape"), oracle.shapes(), ids=_id)
 def test_the_same_tokens_for_every_mix_of_every_shape(
-    family: str, shape: oracle.Shape, folder: Path
+    family: str, shape: oracle.Shape, backend: str, folder: Path
 ) -> None:
-    check(family, shape, ALL, folder)
+    check(family, shape, ALL, folder, backend)

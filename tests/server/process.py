@@ -18,11 +18,12 @@ from tests import oracle, vocabularies
 
 START_S = 90.0
 """Importing torch takes most of a start; machines that run tests are busy."""
-SHAPE = oracle.Shape("served", "LlamaConfig", 0, {"vocab_size": 512, "eos_token_id": 2})
+FIELDS = {"vocab_size": 512, "eos_token_id": 2, "max_position_embeddings": 2048}
+SHAPE = oracle.Shape("served", "LlamaConfig", 0, FIELDS)
 
 
 def write_checkpoint(folder: Path) -> Path:
-    """A Llama of a few kilobytes (context 512) that speaks byte-level BPE of 500 tokens."""
+    """A Llama of a few kilobytes (context 2,048) that speaks byte-level BPE of 500 tokens."""
     made = oracle.make_checkpoint("llama", SHAPE, SHAPE.seed, folder)
     config = {"eos_token": "<|im_end|>", "chat_template": vocabularies.CHAT_TEMPLATE}
     return vocabularies.write_folder(made, vocabularies.byte_level_json(), tokenizer_config=config)

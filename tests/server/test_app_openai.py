@@ -153,7 +153,7 @@ def test_errors_are_the_clients_classes(client: openai.OpenAI) -> None:
         client.with_options(api_key="wrong").models.list()
     extra = {"timeout": 0.05, "ignore_eos": True}
     with pytest.raises(openai.InternalServerError) as late:
-        create(model=MODEL, messages=MESSAGES, max_tokens=450, extra_body=extra)
+        create(model=MODEL, messages=MESSAGES, max_tokens=1900, extra_body=extra)
     assert late.value.status_code == 504
 
 
@@ -162,7 +162,7 @@ def test_a_deadline_in_a_stream(client: openai.OpenAI) -> None:
         model=MODEL,
         messages=MESSAGES,
         stream=True,
-        max_tokens=450,
+        max_tokens=1900,
         extra_body={"ignore_eos": True, "timeout": 0.2},
     )
     reasons: list[str | None] = [chunk.choices[0].finish_reason for chunk in stream]
@@ -171,7 +171,7 @@ def test_a_deadline_in_a_stream(client: openai.OpenAI) -> None:
 
 def test_leaving_a_stream_frees_its_blocks(client: openai.OpenAI, server: Server) -> None:
     stream = client.completions.create(
-        model=MODEL, prompt="Once", max_tokens=500, stream=True, extra_body={"ignore_eos": True}
+        model=MODEL, prompt="Once", max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
     )
     next(iter(stream))
     stream.close()

@@ -19,7 +19,7 @@ from penstock.server.lifecycle import bind, run, url_of
 from penstock.web.limits import Door
 from tests.server.process import START_S, Server, serving, wait
 
-LONG: dict[str, Any] = {"prompt": "Once", "max_tokens": 490, "ignore_eos": True, "stream": True}
+LONG: dict[str, Any] = {"prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True}
 FLAGS = ["--kv-cache-memory-bytes", "2MiB", "--num-threads", "1"]
 
 
@@ -133,10 +133,12 @@ class Reader(threading.Thread):
 
 def test_a_drain_finishes_what_runs(checkpoint: Path, tmp_path: Path) -> None:
     """SIGTERM during a stream: it ends as it would have, newcomers get 503, exit code 0. Before
-    that the queue is full, as one request may run and none may wait."""
+    that the queue is full, as one request may run and none may wait. The engine pauses meanwhile,
+    so that the stream surely lasts."""
     flags = [*FLAGS, "--max-num-seqs", "1", "--max-waiting", "0"]
     with serving(checkpoint, tmp_path / "output", *flags) as server:
-        reader = Reader(server.url)
+        reader, engine = Reader(server.url), server.engine_pid()
+        os.kill(engine, signal.SIGSTOP)
         refused = httpx.post(f"{server.url}/v1/completions", json={"prompt": "Once"})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         server.signal()
@@ -145,6 +147,7 @@ def test_a_drain_finishes_what_runs(checkpoint: Path, tmp_path: Path) -> None:
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "draining"
         assert httpx.get(f"{server.url}/live").status_code == 200
+        os.kill(engine, signal.SIGCONT)
         assert reader.last["choices"][0]["finish_reason"] == "length"
         assert server.wait_exit() == 0
         assert "Traceback" not in server.output

@@ -76,6 +76,7 @@ async def test_version_and_metrics() -> None:
     async with stage() as s:
         assert (await s.http.get("/version")).json() == {"version": penstock.__version__}
         await s.chat(temperature=-1)
+        await s.chat()
         metrics = await s.http.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=")
     (line,) = [
@@ -83,6 +84,10 @@ async def test_version_and_metrics() -> None:
         for line in metrics.text.splitlines()
         if line.startswith("penstock:") and 'code="invalid_field"' in line
     ]
+    counts = {"tokenize": 1, "detokenize": len(TOKENIZER.encode("wood"))}
+    for name, count in counts.items():
+        found = [x for x in metrics.text.splitlines() if f"penstock:{name}_seconds_count" in x]
+        assert found[0].endswith(f" {count}.0"), found
     assert 'status="400"' in line
     assert line.endswith(" 1.0")
 
@@ -134,3 +139,19 @@ async def test_fields_without_effect_are_logged(caplog: pytest.LogCaptureFixture
         await s.chat(user="u-1", metadata={"k": "v"}, request_id="r9")
         assert "r9" in caplog.text
         assert "user, metadata" in caplog.text
+
+
+async def test_deadlines_of_server_header_and_body() -> None:
+    """The server's default is for requests that bring none; else the sooner one counts."""
+    async with stage(request_timeout_s=30.0) as s:
+        await s.complete()
+        await s.post("/v1/completions", {"prompt": "a"}, X_Request_Timeout="50")
+        await s.post("/v1/completions", {"prompt": "a", "timeout": 60}, X_Request_Timeout="50")
+        await s.complete(timeout=60)
+        left = [round((sub.deadline_s or 0) - sub.arrival_s) for sub in s.client.submissions]
+        assert left == [30, 50, 50, 60]
+        bad = await s.post("/v1/completions", {"prompt": "a"}, X_Request_Timeout="soon")
+        assert (bad.status_code, error_of(bad)["param"]) == (400, "X-Request-Timeout")
+    async with stage() as s:
+        await s.complete()
+        assert s.client.submissions[0].deadline_s is None

@@ -57,6 +57,11 @@ COMMANDS = (
         "penstock.cli.workload:export",
         "Write the load for guidellm, aiperf or inference-perf",
     ),
+    Command(
+        ("eval",),
+        "penstock.cli.eval:evaluate",
+        "Judge a model's quantization on a text",
+    ),
 )
 GROUPS = {"workload": "Define a workload, draw it, and generate its load"}
 """Help of first words that stand before several commands."""

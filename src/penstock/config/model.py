@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.config.option import option
+from penstock.registry import FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,12 @@ class ModelConfig:
         "auto",
         "Number type of weights, activations and KV cache; `auto` follows the checkpoint",
         choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    quantization: str = option(
+        "none",
+        "Format of the weights, made at load from any checkpoint: `int8`, or `int4` with the"
+        " embedding and the head in int8; both compute with int8 activations",
+        choices=FORMATS.names,
     )
     max_model_len: int | None = option(
         None,

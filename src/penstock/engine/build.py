@@ -25,13 +25,12 @@ from penstock.engine.engine import Engine, Publish
 from penstock.engine.executor import InlineExecutor, ThreadExecutor
 from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, block_bytes, choose_num_blocks
+from penstock.engine.load import choose_device, load
 from penstock.engine.runner import ModelRunner
-from penstock.engine.weights import load_model, read_config
+from penstock.engine.weights import read_config
 from penstock.errors import CheckpointError, ConfigError, EngineError
 from penstock.models.base import CausalLM
-from penstock.registry import ATTENTION_BACKENDS
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CPU_BUDGET = 256
 GPU_BUDGET = 8192
 
@@ -50,20 +49,38 @@ class Stages:
         self.seconds[name] = time.perf_counter() - began
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What the memory allows."""
+
+    block_size: int
+    num_blocks: int
+    max_model_len: int
+
+
 def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:
     """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …"""
     stages = Stages()
-    device = _device(config)
+    device = choose_device(config)
     if config.engine.num_threads is not None:
         torch.set_num_threads(config.engine.num_threads)
     with stages.time("find checkpoint"):
         folder = model_folder(config)
         raw = read_config(folder)
-    backend, dtype = _backend(config, stages), _dtype(config, raw)
     with stages.time("load weights"):
-        model = load_model(folder, dtype, device, backend)
+        loaded = load(config, folder, raw, device)
+        stages.notes += loaded.notes
+    backend, dtype = loaded.backend, loaded.dtype
+    fit = _fit(config, loaded.model, backend, dtype, device, stages)
+    limits = _limits(config, fit.max_model_len, device)
+    with stages.time("prepare weights"):
+        model = loaded.ready(
+            limits.max_num_batched_tokens,
+            limits.max_num_seqs,
+            limits.max_model_len,
+            config.engine.num_threads,
+        )
     with stages.time("allocate cache"):
-        fit = _fit(config, model, backend, dtype, device, stages)
         caches = allocate_caches(
             backend,
             model.kv_groups,
@@ -74,7 +91,6 @@ def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine
             dtype,
             device,
         )
-    limits = _limits(config, fit.max_model_len, device)
     runner = ModelRunner(
         model, caches, fit.block_size, limits.max_num_seqs, limits.max_model_len, device
     )
@@ -86,67 +102,36 @@ def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine
         model.kv_groups,
         make_policy(config.engine.scheduling_policy, config.engine.priority_ageing_s),
         clock,
-        cache_key=f"{folder}:{dtype}",
+        cache_key=f"{folder}:{dtype}:{loaded.format.name}",
     )
     executor = ThreadExecutor(runner.run) if limits.depth > 1 else InlineExecutor(runner.run)
-    info = ModelInfo(
-        vocab_size=model.vocab_size,
+    info = _info(model.vocab_size, limits, fit, loaded.dtype, device, stages)
+    info.architecture, info.eos_ids = str(raw["architectures"][0]), eos_ids(folder, raw)
+    return Engine(scheduler, executor, clock, publish), info
+
+
+def _info(
+    vocab_size: int,
+    limits: Limits,
+    fit: Fit,
+    dtype: torch.dtype,
+    device: torch.device,
+    stages: Stages,
+) -> ModelInfo:
+    return ModelInfo(
+        vocab_size=vocab_size,
         max_model_len=limits.max_model_len,
-        eos_ids=eos_ids(folder, raw),
+        eos_ids=(),
         block_size=fit.block_size,
         num_blocks=fit.num_blocks,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
         dtype=str(dtype).removeprefix("torch."),
         device=str(device),
-        architecture=str(raw["architectures"][0]),
+        architecture="",
         notes=stages.notes,
         stages_s=stages.seconds,
     )
-    return Engine(scheduler, executor, clock, publish), info
-
-
-def _device(config: Config) -> torch.device:
-    name = config.engine.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"--device {name} is not there: {str(error).splitlines()[0]}",
-            cure="Use cpu, or leave the flag away.",
-            param="device",
-        ) from error
-    return device
-
-
-def _dtype(config: Config, raw: dict[str, Any]) -> torch.dtype:
-    """The config's dtype; `auto` is the checkpoint's own."""
-    name = config.model.dtype
-    if name == "auto":
-        name = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
-    dtype = DTYPES.get(name.removeprefix("torch."))
-    if dtype is None:
-        raise CheckpointError(
-            f"The checkpoint's dtype {name!r} is not supported.",
-            cure="Give --dtype bfloat16 or --dtype float32.",
-            param="dtype",
-        )
-    return dtype
-
-
-def _backend(config: Config, stages: Stages) -> AttentionBackend:
-    name = config.engine.attention_backend
-    if name == "auto":
-        name = "torch"
-    backend: AttentionBackend = ATTENTION_BACKENDS.load(name)()
-    stages.notes.append(
-        f"attention backend {name}: plain torch operators, so results are not bitwise equal "
-        "between batches of different shape"
-    )
-    return backend
 
 
 def _limits(config: Config, max_model_len: int, device: torch.device) -> Limits:
@@ -155,15 +140,6 @@ def _limits(config: Config, max_model_len: int, device: torch.device) -> Limits:
     if budget is None:
         budget = max(CPU_BUDGET if device.type == "cpu" else GPU_BUDGET, engine.max_num_seqs)
     return Limits(engine.max_num_seqs, budget, max_model_len, engine.scheduler_depth)
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What the memory allows."""
-
-    block_size: int
-    num_blocks: int
-    max_model_len: int
 
 
 def _fit(

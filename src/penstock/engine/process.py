@@ -7,12 +7,14 @@ frame, and ends when it is told to, or when its parent is gone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from contextlib import suppress
 from threading import Thread
@@ -29,6 +31,8 @@ from penstock.engine.clock import MonotonicClock
 from penstock.engine.engine import Message
 from penstock.engine.mailbox import Mailbox, Mailboxes
 from penstock.errors import EngineDeadError, EngineError, PenstockError, from_dict
+
+log = logging.getLogger(__name__)
 
 POLL_MS = 200
 """How often either side looks whether the other is alive."""
@@ -103,6 +107,8 @@ class ProcessClient:
             cure="Restart the server.",
             retry_after_s=10,
         )
+        if not self._closing:
+            log.error("%s", error)
         self._boxes.bury(error)
         assert self._ready is not None
         if not self._ready.done():
@@ -181,9 +187,12 @@ def main(address: str, parent: int) -> int:
         up.send(wire.encode_step(events, stats))
 
     try:
+        began = time.perf_counter()
         from penstock.engine.build import build_engine
 
+        imports = {"imports": time.perf_counter() - began}
         engine, info = build_engine(config, MonotonicClock(), publish)
+        info.stages_s = imports | info.stages_s
         up.send(wire.encode_ready(info))
         engine.run(SocketInbox(down, parent))
     except PenstockError as error:

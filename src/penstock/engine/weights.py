@@ -1,7 +1,8 @@
 """A checkpoint folder -> a model with its weights: config.json and safetensors, nothing else.
 
 The loader knows no model: the model says which tensor goes where (`targets`), each tensor is
-mapped from its file and copied into its place, so that no second copy is ever held.
+mapped from its file and copied into its place (quantized there, if its format is such), so that
+no second copy is ever held.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from penstock.attention.base import AttentionBackend
 from penstock.engine.kv import available_bytes
 from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.layers.targets import Target, Targets
-from penstock.models.base import CausalLM, ModelPlan
+from penstock.models.base import LoadableLM, ModelPlan
 from penstock.models.config_json import ConfigJson
+from penstock.quant.base import LinearFormat
+from penstock.quant.plain import PLAIN
 from penstock.registry import ARCHITECTURES
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -27,31 +30,45 @@ DOWNLOAD = "Download the checkpoint again."
 
 
 def load_model(
-    path: Path, dtype: torch.dtype, device: torch.device, backend: AttentionBackend
-) -> CausalLM:
-    """The model of a checkpoint folder, weights cast to `dtype` on `device`.
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    backend: AttentionBackend,
+    format: LinearFormat = PLAIN,
+) -> LoadableLM:
+    """The model of a checkpoint folder, weights cast to `dtype` (or brought into another format)
+    on `device`.
 
     Raises CheckpointError (files missing, damaged or contradictory), UnknownArchitectureError,
     UnsupportedError; ConfigError when the memory does not hold the weights.
     """
     plan = read_plan(read_config(path), path / "config.json")
     with torch.inference_mode():
-        _check_room(plan.build(dtype, torch.device("meta"), backend), dtype, device)
-        model = plan.build(dtype, device, backend)
+        try:
+            model = plan.build(dtype, device, backend, format)
+        except RuntimeError as error:
+            if "out of memory" in str(error) or "can't allocate memory" in str(error):
+                raise _no_room("more than there is", device) from error
+            raise
+        _check_room(model, device)
         load_weights(path, model)
     return model
 
 
-def _check_room(sketch: CausalLM, dtype: torch.dtype, device: torch.device) -> None:
-    """`sketch` has no memory yet: better to refuse here than to be killed while filling it."""
-    needed = sum(target.into.nbytes for target in sketch.targets().values())
-    free = available_bytes(device)
-    if needed > free:
-        raise ConfigError(
-            f"The weights need {needed / 2**30:.1f} GiB in {dtype}, and {device} has "
-            f"{free / 2**30:.1f} GiB available.",
-            cure="Use a smaller model or dtype, or a machine with more memory.",
-        )
+def _check_room(model: LoadableLM, device: torch.device) -> None:
+    """On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
+    than to be killed in the midst of it."""
+    needed = sum(target.into.nbytes for target in model.targets().values())
+    if device.type == "cpu" and needed > available_bytes(device):
+        raise _no_room(f"{needed / 2**30:.1f} GiB", device)
+
+
+def _no_room(needed: str, device: torch.device) -> ConfigError:
+    return ConfigError(
+        f"The weights need {needed}, and {device} has "
+        f"{available_bytes(device) / 2**30:.1f} GiB available.",
+        cure="Use a smaller model or dtype, or a machine with more memory.",
+    )
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -69,7 +86,8 @@ def read_plan(raw: dict[str, Any], where: Path) -> ModelPlan:
     if quantization:
         method = quantization.get("quant_method", "unknown")
         raise UnsupportedError(
-            f"{where}: the checkpoint is quantized ({method}), which is not supported.",
+            f"{where}: the checkpoint is quantized ({method}), which is not supported, with or "
+            "without --quantization.",
             cure="Use the original checkpoint in bfloat16, float16 or float32.",
             param="quantization_config",
         )
@@ -84,7 +102,7 @@ def read_plan(raw: dict[str, Any], where: Path) -> ModelPlan:
     return plan
 
 
-def load_weights(path: Path, model: CausalLM) -> None:
+def load_weights(path: Path, model: LoadableLM) -> None:
     """Fill the model from the folder's safetensors. Raises CheckpointError."""
     missing: Targets = model.targets()
     for file, names in _shards(path).items():

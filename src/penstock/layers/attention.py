@@ -12,6 +12,8 @@ from penstock.attention.base import AttentionBackend, AttnBatch
 from penstock.layers.linear import Linear
 from penstock.layers.rotary import Rotation
 from penstock.layers.targets import Target, Targets
+from penstock.quant.base import LinearFormat
+from penstock.quant.plain import PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +43,30 @@ class Attention:
         backend: AttentionBackend,
         dtype: torch.dtype,
         device: torch.device,
+        format: LinearFormat = PLAIN,
     ) -> None:
-        self._shape = shape
+        self.shape = shape
         self._backend = backend
         self._scale = shape.head_dim**-0.5
         q_size = shape.num_heads * shape.head_dim
         kv_size = shape.num_kv_heads * shape.head_dim
         parts = {"q_proj": q_size, "k_proj": kv_size, "v_proj": kv_size}
-        self.qkv = Linear(shape.hidden_size, parts, shape.qkv_bias, dtype, device)
+        self.qkv = Linear(shape.hidden_size, parts, shape.qkv_bias, dtype, device, format)
         out = {"o_proj": shape.hidden_size}
-        self.out = Linear(q_size, out, shape.out_bias, dtype, device)
-        self._norm: Tensor | None = None
+        self.out = Linear(q_size, out, shape.out_bias, dtype, device, format)
+        self.norm: Tensor | None = None
         if shape.norm_eps is not None:
             # The weight is kept once a head, so that one product serves queries and keys.
             rows = shape.num_heads + shape.num_kv_heads
-            self._norm = torch.empty(rows, shape.head_dim, dtype=dtype, device=device)
+            self.norm = torch.empty(rows, shape.head_dim, dtype=dtype, device=device)
 
     def __call__(self, x: Tensor, rotation: Rotation, cache: Tensor, batch: AttnBatch) -> Tensor:
         """x [tokens, hidden_size] -> the same shape; writes this layer's K and V to `cache`."""
-        shape = self._shape
+        shape = self.shape
         heads = self.qkv(x).view(x.shape[0], -1, shape.head_dim)
         rotated, v = heads[:, : -shape.num_kv_heads], heads[:, -shape.num_kv_heads :]
-        if self._norm is not None:
-            rotated = rms_norm(rotated, [shape.head_dim], None, shape.norm_eps) * self._norm
+        if self.norm is not None:
+            rotated = rms_norm(rotated, [shape.head_dim], None, shape.norm_eps) * self.norm
         if shape.rotary:
             rotated = rotation(rotated)
         q, k = rotated[:, : shape.num_heads], rotated[:, shape.num_heads :]
@@ -74,8 +77,8 @@ class Attention:
 
     def targets(self, prefix: str) -> Targets:
         found = self.qkv.targets(prefix) | self.out.targets(prefix)
-        if self._norm is not None:
-            q, k = self._norm[: self._shape.num_heads], self._norm[self._shape.num_heads :]
+        if self.norm is not None:
+            q, k = self.norm[: self.shape.num_heads], self.norm[self.shape.num_heads :]
             found[f"{prefix}.q_norm.weight"] = Target(q, repeated=True)
             found[f"{prefix}.k_norm.weight"] = Target(k, repeated=True)
         return found

@@ -19,6 +19,8 @@ from penstock.layers.mlp import GatedMLP
 from penstock.layers.norm import RMSNorm
 from penstock.layers.rotary import Rope, Rotary, Rotation
 from penstock.layers.targets import Targets
+from penstock.quant.base import LinearFormat
+from penstock.quant.plain import PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,15 @@ class DecoderPlan:
             for window in sorted(set(self.windows))
         )
 
-    def build(self, dtype: torch.dtype, device: torch.device, backend: AttentionBackend) -> Decoder:
+    def build(
+        self,
+        dtype: torch.dtype,
+        device: torch.device,
+        backend: AttentionBackend,
+        format: LinearFormat = PLAIN,
+    ) -> Decoder:
         """The model with uninitialised weights."""
-        return Decoder(self, dtype, device, backend)
+        return Decoder(self, dtype, device, backend, format)
 
 
 class Decoder:
@@ -65,47 +73,50 @@ class Decoder:
         dtype: torch.dtype,
         device: torch.device,
         backend: AttentionBackend,
+        format: LinearFormat,
     ) -> None:
         self.plan = plan
+        self.dtype = dtype
         self.kv_groups = plan.kv_groups
         self.num_kv_heads = plan.num_kv_heads
         self.head_dim = plan.head_dim
         self.vocab_size = plan.vocab_size
         self.max_positions = plan.max_positions
         group_of = {layer: g for g, group in enumerate(self.kv_groups) for layer in group.layers}
-        self._embed = Embedding(plan.vocab_size, plan.hidden_size, dtype, device)
-        self._rotary = Rotary(plan.rope, plan.head_dim, dtype, device)
-        self._layers = [
-            _Layer(plan, i, group_of[i], dtype, device, backend) for i in range(len(plan.windows))
+        self.embed = Embedding(plan.vocab_size, plan.hidden_size, dtype, device, format)
+        self.rotary = Rotary(plan.rope, plan.head_dim, dtype, device)
+        self.layers = [
+            Layer(plan, i, group_of[i], dtype, device, backend, format)
+            for i in range(len(plan.windows))
         ]
-        self._norm = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
-        self._head = (
-            self._embed
+        self.norm = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
+        self.head = (
+            self.embed
             if plan.tied
-            else Embedding(plan.vocab_size, plan.hidden_size, dtype, device)
+            else Embedding(plan.vocab_size, plan.hidden_size, dtype, device, format)
         )
 
     def forward(
         self, ids: Tensor, positions: Tensor, caches: list[Tensor], batch: AttnBatch
     ) -> Tensor:
         """See CausalLM.forward."""
-        x = self._embed(ids)
-        rotation = self._rotary(positions)
-        for layer, cache in zip(self._layers, caches, strict=True):
+        x = self.embed(ids)
+        rotation = self.rotary(positions)
+        for layer, cache in zip(self.layers, caches, strict=True):
             layer(x, rotation, cache, batch)
-        return self._norm(x)
+        return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See CausalLM.logits."""
-        return self._head.logits(hidden)
+        return self.head.logits(hidden)
 
     def targets(self) -> Targets:
         """See CausalLM.targets."""
-        found = self._embed.targets("model.embed_tokens") | self._norm.targets("model.norm")
-        for i, layer in enumerate(self._layers):
+        found = self.embed.targets("model.embed_tokens") | self.norm.targets("model.norm")
+        for i, layer in enumerate(self.layers):
             found |= layer.targets(f"model.layers.{i}")
         if not self.plan.tied:
-            found |= self._head.targets("lm_head")
+            found |= self.head.targets("lm_head")
         return found
 
     def spare(self, name: str) -> bool:
@@ -113,7 +124,9 @@ class Decoder:
         return (self.plan.tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq")
 
 
-class _Layer:
+class Layer:
+    """One layer: attention and MLP on a residual stream."""
+
     def __init__(
         self,
         plan: DecoderPlan,
@@ -122,6 +135,7 @@ class _Layer:
         dtype: torch.dtype,
         device: torch.device,
         backend: AttentionBackend,
+        format: LinearFormat,
     ) -> None:
         shape = AttentionShape(
             hidden_size=plan.hidden_size,
@@ -135,22 +149,22 @@ class _Layer:
             window=plan.windows[index],
             group=group,
         )
-        self._norm_in = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
-        self._attention = Attention(shape, backend, dtype, device)
-        self._norm_mid = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
-        self._mlp = GatedMLP(
-            plan.hidden_size, plan.mlp_size, plan.act, plan.mlp_bias, dtype, device
+        self.norm_in = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
+        self.attention = Attention(shape, backend, dtype, device, format)
+        self.norm_mid = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
+        self.mlp = GatedMLP(
+            plan.hidden_size, plan.mlp_size, plan.act, plan.mlp_bias, dtype, device, format
         )
 
     def __call__(self, x: Tensor, rotation: Rotation, cache: Tensor, batch: AttnBatch) -> None:
         """Add this layer's work to the residual stream x [tokens, hidden_size], in place."""
-        x += self._attention(self._norm_in(x), rotation, cache, batch)
-        x += self._mlp(self._norm_mid(x))
+        x += self.attention(self.norm_in(x), rotation, cache, batch)
+        x += self.mlp(self.norm_mid(x))
 
     def targets(self, prefix: str) -> Targets:
         return (
-            self._norm_in.targets(f"{prefix}.input_layernorm")
-            | self._attention.targets(f"{prefix}.self_attn")
-            | self._norm_mid.targets(f"{prefix}.post_attention_layernorm")
-            | self._mlp.targets(f"{prefix}.mlp")
+            self.norm_in.targets(f"{prefix}.input_layernorm")
+            | self.attention.targets(f"{prefix}.self_attn")
+            | self.norm_mid.targets(f"{prefix}.post_attention_layernorm")
+            | self.mlp.targets(f"{prefix}.mlp")
         )

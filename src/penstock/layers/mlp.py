@@ -10,6 +10,8 @@ from torch.nn.functional import gelu, relu, silu
 
 from penstock.layers.linear import Linear
 from penstock.layers.targets import Targets
+from penstock.quant.base import LinearFormat
+from penstock.quant.plain import PLAIN
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -38,10 +40,13 @@ class GatedMLP:
         bias: bool,
         dtype: torch.dtype,
         device: torch.device,
+        format: LinearFormat = PLAIN,
     ) -> None:
         parts = {"gate_proj": size, "up_proj": size}
-        self.gate_up = Linear(hidden_size, parts, bias, dtype, device)
-        self.down = Linear(size, {"down_proj": hidden_size}, bias, dtype, device)
+        self.gate_up = Linear(hidden_size, parts, bias, dtype, device, format)
+        out = {"down_proj": hidden_size}
+        # A product of two: where both are large it stands far above its neighbours.
+        self.down = Linear(size, out, bias, dtype, device, format, outliers=True)
         self._act = ACTIVATIONS[act]
 
     def __call__(self, x: Tensor) -> Tensor:

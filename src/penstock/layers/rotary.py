@@ -117,3 +117,9 @@ class Rotary:
         if self._factor != 1.0:
             cos, sin = cos * self._factor, sin * self._factor
         return Rotation(cos.to(self._dtype), sin.to(self._dtype))
+
+    def table(self, length: int) -> tuple[Tensor, Tensor]:
+        """cos and sin of positions 0 .. length - 1, float32 [length, head_dim / 2]."""
+        half = len(self._frequencies) // 2
+        angles = torch.arange(length)[:, None] * self._frequencies[half:].cpu()
+        return angles.cos() * self._factor, angles.sin() * self._factor

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from penstock.quant.base import Place
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The place of one checkpoint tensor."""
 
-    into: Tensor
-    """a parameter, or a view of a part of one"""
+    into: Place
+    """a parameter, a view of a part of one, or a part of a matrix in another format"""
     repeated: bool = False
     """the tensor fills each row of `into`"""
 

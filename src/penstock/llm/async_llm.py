@@ -19,7 +19,7 @@ from penstock.engine.client import EngineClient, ModelInfo
 from penstock.engine.clock import MonotonicClock
 from penstock.engine.hub import model_folder
 from penstock.errors import InvalidFieldError, TemplateError
-from penstock.llm.generation import Generation
+from penstock.llm.generation import Generation, TextTimes
 from penstock.text.chat import ChatRenderer, Message
 from penstock.text.params import SamplingParams, generation_defaults
 from penstock.text.tokenizer import Tokenizer
@@ -59,6 +59,8 @@ class AsyncLLM:
         self.eos_ids = tuple(token_id for token_id in ends if token_id < info.vocab_size)
         """ids that end an answer, by the checkpoint and by its tokenizer"""
         self.clock = clock or MonotonicClock()
+        self.times: TextTimes | None = None
+        """told of every request's time in the tokenizer and detokenizer"""
         self._new_seed = new_seed or partial(secrets.randbits, 63)
         self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
 
@@ -154,11 +156,11 @@ class AsyncLLM:
             text = self.renderer.render(messages, **template)
             return text, self.tokenizer.encode(text, add_special_tokens=False)
 
-        return await self._in_pool(work)
+        return await self._tokenizing(work)
 
     async def tokenize(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of a text, with BOS where the model wants one."""
-        return await self._in_pool(partial(self.tokenizer.encode, text, add_special_tokens))
+        return await self._tokenizing(partial(self.tokenizer.encode, text, add_special_tokens))
 
     async def detokenize(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         """Text of ids. Raises InvalidFieldError for what is not an id of this model."""
@@ -206,6 +208,7 @@ class AsyncLLM:
             prompt_token_ids=ids,
             params=params,
             samplings=_prompt_logprobs_once(samplings),
+            times=self.times,
             **submission,
         )
 
@@ -214,6 +217,13 @@ class AsyncLLM:
         ok = isinstance(ids, list) and all(type(i) is int and 0 <= i < size for i in ids)
         if not ok:
             raise InvalidFieldError(f"{param} must be a list of ids below {size}.", param=param)
+
+    async def _tokenizing(self, work: Callable[[], T]) -> T:
+        began = self.clock.now()
+        result = await self._in_pool(work)
+        if self.times is not None:
+            self.times.tokenized(self.clock.now() - began)
+        return result
 
     async def _in_pool(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

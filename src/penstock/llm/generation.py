@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from penstock.core.clock import Clock
 from penstock.core.request import FinishReason, Sampling, Submission
@@ -24,6 +24,14 @@ from penstock.text.params import SamplingParams
 from penstock.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
+
+
+class TextTimes(Protocol):
+    """Told how long work on text took, in seconds: `observe.metrics.Metrics` is one."""
+
+    def tokenized(self, seconds: float) -> None: ...
+
+    def detokenized(self, seconds: float) -> None: ...
 
 
 class Generation:
@@ -49,6 +57,7 @@ class Generation:
         arrival_s: float = 0.0,
         deadline_s: float | None = None,
         cache_salt: str = "",
+        times: TextTimes | None = None,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
@@ -64,6 +73,7 @@ class Generation:
         self._client = client
         self._clock = clock
         self._tokenizer = tokenizer
+        self._times = times
         self._choices = [Choice(tokenizer, params, sampling) for sampling in samplings]
         self._ids = _choice_ids(request_id, len(samplings))
         self._cached_tokens = 0
@@ -164,8 +174,9 @@ class Generation:
         if index == 0:
             self._cached_tokens = max(self._cached_tokens, delta.cached_tokens)
             self._take_prompt(delta)
+        began = self._clock.now()
         text = choice.push(delta.tokens, delta.logprobs, delta.finish, delta.stop_id)
-        self._take_time(bool(text.token_ids))
+        self._take_time(began, bool(text.token_ids))
         if text.finish_reason is not None and delta.finish is None:
             # a stop string: the engine does not know yet
             self._client.abort([self._ids[index]], FinishReason.STOP)
@@ -176,8 +187,10 @@ class Generation:
             rest = [position_logprobs(entry, self._tokenizer) for entry in delta.prompt_logprobs]
             self.prompt_logprobs = [None, *rest]
 
-    def _take_time(self, has_tokens: bool) -> None:
+    def _take_time(self, began: float, has_tokens: bool) -> None:
         now = self._clock.now()
+        if self._times is not None:
+            self._times.detokenized(now - began)
         if has_tokens:
             self.metrics.first_token_s = self.metrics.first_token_s or now
             self.metrics.last_token_s = now

@@ -10,6 +10,7 @@ from torch import Tensor
 from penstock.attention.base import AttentionBackend, AttnBatch
 from penstock.core.plan import KVGroup
 from penstock.layers.targets import Targets
+from penstock.quant.base import LinearFormat
 
 
 class CausalLM(Protocol):
@@ -36,6 +37,10 @@ class CausalLM(Protocol):
         """hidden [rows, hidden_size] -> float32 [rows, vocab_size]."""
         ...
 
+
+class LoadableLM(CausalLM, Protocol):
+    """A model whose weights come from a checkpoint."""
+
     def targets(self) -> Targets:
         """Every checkpoint tensor that the model needs, with its place."""
         ...
@@ -52,7 +57,11 @@ class ModelPlan(Protocol):
     def kv_groups(self) -> tuple[KVGroup, ...]: ...
 
     def build(
-        self, dtype: torch.dtype, device: torch.device, backend: AttentionBackend
-    ) -> CausalLM:
+        self,
+        dtype: torch.dtype,
+        device: torch.device,
+        backend: AttentionBackend,
+        format: LinearFormat,
+    ) -> LoadableLM:
         """The model with uninitialised weights."""
         ...

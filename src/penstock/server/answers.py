@@ -72,11 +72,13 @@ def _head(service: Service, call: Call, name: str) -> Json:
 
 def _prompt(generation: Generation, call: Call) -> Prompt:
     ids, logprobs = generation.prompt_token_ids, generation.prompt_logprobs
-    tokenizer = call.llm.tokenizer
+    tokenizer, text = call.llm.tokenizer, generation.prompt
+    if text is None:
+        text = tokenizer.decode(ids) if call.echo else ""
     if logprobs is None and call.params.prompt_logprobs is not None:
         logprobs = [None]  # of a single token, which has no predecessor
     return Prompt(
-        text=tokenizer.decode(ids) if generation.prompt is None else generation.prompt,
+        text=text,
         token_ids=ids,
         logprobs=logprobs,
         show_logprobs=call.prompt_logprobs,

@@ -44,6 +44,8 @@ class Call:
     continuous_usage: bool
     every_token: bool
     """a stream tells of tokens that have no text yet: their ids, logprobs or count are wanted"""
+    echo: bool
+    """the prompt's text stands before each answer"""
     echo_only: bool
     """score the prompt, show no output"""
 
@@ -90,17 +92,16 @@ def chat_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
 def completions_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
     """Raises InvalidFieldError."""
     logprobs, echo, limit = body["logprobs"], body["echo"], body["max_tokens"]
-    echo_only = echo and limit == 0
-    params = _params(llm, body, logprobs=logprobs, max_tokens=1 if echo_only else limit)
-    if echo and logprobs is not None and params.prompt_logprobs is None:
-        params = _params(
-            llm, body, logprobs=logprobs, max_tokens=params.max_tokens, prompt_logprobs=logprobs
-        )
+    # A prompt is scored on the way to a token that nobody sees.
+    given = {"logprobs": logprobs, "max_tokens": 1 if echo and limit == 0 else limit}
+    if echo and body["prompt_logprobs"] is None:
+        given["prompt_logprobs"] = logprobs
+    params = _params(llm, body, **given)
     special = body["add_special_tokens"]
     complete = partial(_complete, llm, params=params, default_max_tokens=DEFAULT_MAX_TOKENS)
     prompts = [partial(complete, prompt, special) for prompt in body["prompt"]]
     reply = Completions(logprobs, body["return_token_ids"], echo)
-    return _call(llm, body, asked, params, reply, prompts, echo_only)
+    return _call(llm, body, asked, params, reply, prompts, echo)
 
 
 def template_options(body: Parsed) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def _call(
     params: SamplingParams,
     reply: Format,
     prompts: Sequence[Callable[..., Awaitable[Generation]]],
-    echo_only: bool = False,
+    echo: bool = False,
 ) -> Call:
     if body["stream"] and body["prompt_logprobs"] is not None:
         raise InvalidFieldError(
@@ -203,5 +204,6 @@ def _call(
         include_usage=bool(usage and usage["include_usage"]),
         continuous_usage=continuous,
         every_token=continuous or body["return_token_ids"] or params.logprobs is not None,
-        echo_only=echo_only,
+        echo=echo,
+        echo_only=echo and body["max_tokens"] == 0,
     )

@@ -24,6 +24,7 @@ class Prompt:
     """One prompt of a request, as replies show it."""
 
     text: str
+    """for echo"""
     token_ids: list[int]
     logprobs: list[PositionLogprobs | None] | None
     """one a token, the first None; None: not computed"""

@@ -44,6 +44,7 @@ class Service:
         """The model is loaded: requests are served from now on."""
         llm.client.subscribe(self.metrics)
         self.metrics.ready(llm.info)
+        llm.times = self.metrics
         self._llm = llm
 
     def llm(self) -> AsyncLLM:

@@ -1,0 +1,139 @@
+"""A checkpoint in the form in which this machine computes it best.
+
+On a CPU with our kernels the model becomes a program of them (`layers/native`); everywhere else,
+and where a model has what the kernels lack, torch's operators compute it. `--attention-backend`
+chooses by hand: `cpu` the program, `torch` and `torch-reference` torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from penstock.attention.base import AttentionBackend
+from penstock.config import Config
+from penstock.engine.weights import load_model, read_plan
+from penstock.errors import CheckpointError, ConfigError, UnsupportedError
+from penstock.kernels import cpu
+from penstock.layers.decoder import DecoderPlan
+from penstock.models.base import CausalLM, LoadableLM, ModelPlan
+from penstock.quant.base import LinearFormat
+from penstock.registry import ATTENTION_BACKENDS, FORMATS
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NATIVE = "cpu"
+"""the backend whose models run as programs"""
+NATIVE_ACTS = ("silu", "swish")
+NATIVE_HEADS = range(16, 257, 16)
+
+
+def choose_device(config: Config) -> torch.device:
+    """The config's device; `auto` is a GPU where there is one. Raises ConfigError."""
+    name = config.engine.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"--device {name} is not there: {str(error).splitlines()[0]}",
+            cure="Use cpu, or leave the flag away.",
+            param="device",
+        ) from error
+    return device
+
+
+def choose_dtype(config: Config, raw: dict[str, Any]) -> torch.dtype:
+    """The config's dtype; `auto` is the checkpoint's own. Raises CheckpointError."""
+    name = config.model.dtype
+    if name == "auto":
+        name = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
+    dtype = DTYPES.get(name.removeprefix("torch."))
+    if dtype is None:
+        raise CheckpointError(
+            f"The checkpoint's dtype {name!r} is not supported.",
+            cure="Give --dtype bfloat16 or --dtype float32.",
+            param="dtype",
+        )
+    return dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model with its weights in place, not yet packed for the kernels."""
+
+    model: LoadableLM
+    backend: AttentionBackend
+    dtype: torch.dtype
+    format: LinearFormat
+    notes: list[str]
+
+    def ready(self, max_tokens: int, max_rows: int, max_len: int, threads: int | None) -> CausalLM:
+        """The model to run; `model` must not be used afterwards.
+
+        max_tokens: of one step; max_rows: whose logits are wanted at once; max_len: tokens of the
+        longest request; threads: of the kernels, None for one each physical core.
+        """
+        if self.backend.name != NATIVE:
+            return self.model
+        from penstock.layers.decoder import Decoder
+        from penstock.layers.native import NativeDecoder
+
+        assert isinstance(self.model, Decoder)
+        return NativeDecoder(self.model, max_tokens, max_rows, max_len, threads)
+
+
+def load(config: Config, folder: Path, raw: dict[str, Any], device: torch.device) -> Loaded:
+    """Read the checkpoint in `folder`, whose config.json is `raw`.
+
+    Raises CheckpointError, UnknownArchitectureError, UnsupportedError, ConfigError.
+    """
+    dtype = choose_dtype(config, raw)
+    name = config.engine.attention_backend
+    against = refusal(read_plan(raw, folder / "config.json"), dtype, device)
+    if name == NATIVE and against is not None:
+        raise UnsupportedError(
+            f"--attention-backend {NATIVE} cannot run this: {against}.",
+            cure="Leave the flag away, and torch computes it.",
+            param="attention_backend",
+        )
+    if name == "auto":
+        name = NATIVE if against is None else "torch"
+    backend: AttentionBackend = ATTENTION_BACKENDS.load(name)()
+    linear_format: LinearFormat = FORMATS.load(config.model.quantization)()
+    model = load_model(folder, dtype, device, backend, linear_format)
+    stored = sum(target.into.nbytes for target in model.targets().values())
+    weights = f"weights of {stored / 2**20:.1f} MiB"
+    if linear_format.name != "none":
+        weights += f", quantized at load to {linear_format.name}"
+    return Loaded(model, backend, dtype, linear_format, [weights, _how(name, against)])
+
+
+def _how(name: str, against: str | None) -> str:
+    if name == NATIVE:
+        isa = cpu.isas()[-1]
+        return f"computed by our CPU kernels ({isa}), bit for bit the same in any batch"
+    why = f" ({against})" if against else ""
+    return (
+        f"computed by torch's operators{why}: results are not bitwise equal between batches of "
+        "different shape"
+    )
+
+
+def refusal(plan: ModelPlan, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why the CPU kernels do not run this model here; None where they do."""
+    if device.type != "cpu":
+        return f"it runs on {device}"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"the CPU kernels have no {dtype}"
+    if not isinstance(plan, DecoderPlan):
+        return "the CPU kernels do not know this architecture"
+    if plan.act not in NATIVE_ACTS:
+        return f"the CPU kernels have no {plan.act}"
+    if plan.head_dim not in NATIVE_HEADS:
+        return f"the CPU kernels have no heads of {plan.head_dim}"
+    return cpu.available()

@@ -1,0 +1,98 @@
+"""What module.cpp binds. Addresses are `Tensor.data_ptr()`, 0 for none; sizes in elements."""
+
+def isas() -> list[str]: ...
+
+class Weight:
+    def __init__(
+        self,
+        format: int,
+        n: int,
+        k: int,
+        data: int,
+        scales: int,
+        group_scales: int,
+        bias: int,
+        parts: int,
+    ) -> None: ...
+
+class Cache:
+    def __init__(
+        self, data: int, dtype: int, block_size: int, kv_heads: int, head_dim: int
+    ) -> None: ...
+
+class Pool:
+    def __init__(self, threads: int, spin_us: int) -> None: ...
+    @property
+    def threads(self) -> int: ...
+
+class Program:
+    def __init__(self, pool: Pool, isa: str, max_tokens: int, max_wanted: int) -> None: ...
+    def linear(
+        self,
+        weight: Weight,
+        x: int,
+        x_dtype: int,
+        x_stride: int,
+        norm_weight: int,
+        norm_eps: float,
+        epilogue: int,
+        out: int,
+        out_dtype: int,
+        out_stride: int,
+        rows: int,
+    ) -> None: ...
+    def norm(
+        self, x: int, weight: int, eps: float, out: int, out_dtype: int, size: int
+    ) -> None: ...
+    def embed(
+        self,
+        table: int,
+        dtype: int,
+        scales: int,
+        multiplier: float,
+        parts: int,
+        out: int,
+        size: int,
+    ) -> None: ...
+    def rope(
+        self,
+        qkv: int,
+        heads: int,
+        q_norm: int,
+        k_norm: int,
+        norm_eps: float,
+        cos: int,
+        sin: int,
+        rotary_dim: int,
+        q_out: int,
+        cache: Cache,
+        group: int,
+    ) -> None: ...
+    def attention(
+        self,
+        q: int,
+        out: int,
+        out_dtype: int,
+        heads: int,
+        cache: Cache,
+        scale: float,
+        window: int,
+        softcap: float,
+        max_len: int,
+        group: int,
+    ) -> None: ...
+    def argmax(self, logits: int, vocab: int, ids: int, maxima: int) -> None: ...
+    def run(
+        self,
+        tokens: int,
+        rows: int,
+        wanted: int,
+        ids: int,
+        positions: int,
+        query_start: int,
+        seq_lens: int,
+        wanted_rows: int,
+        groups: list[tuple[int, int, int]],
+    ) -> None: ...
+    def profile(self) -> list[tuple[str, int]]: ...
+    def set_profiling(self, on: bool) -> None: ...

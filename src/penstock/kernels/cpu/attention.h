@@ -1,0 +1,581 @@
+// Paged attention with an online softmax (Milakov and Gimelshein 2018; FlashAttention, Dao et al.
+// 2022), split over keys for long sequences (Flash-Decoding 2023).
+//
+// Batch invariance: keys are taken in steps of 64 within partitions of 512, both counted from
+// position 0 of the sequence. A query's state depends only on its own visible keys: what is masked
+// in a step leaves maximum, sum and output as they were. Partitions are merged in order. So chunks
+// of a prompt, other rows, threads and the choice of blocks change no bit.
+#pragma once
+
+#include "cache.h"
+
+namespace {
+
+constexpr int kTileRows = 48;  // queries times heads of a group that share the keys they read
+constexpr int kStepKeys = 64;
+constexpr int kStepPanels = kStepKeys / kKeyBlock;
+constexpr int PV = kKeyBlock / W;  // vectors of a panel
+constexpr float kNone = -1e30f;    // a maximum before any key: finite, so that differences are
+
+struct Panel {  // 16 keys of one head
+  const uint8_t* keys;
+  const uint8_t* values;
+  const float* key_scales;
+  const float* value_scales;
+  int count;  // keys that exist
+};
+
+// What a worker's tile keeps while it walks the keys.
+struct Tile {
+  int rows;
+  int dim;
+  uint8_t* q;        // [rows][q_stride bytes], words of 4 bytes as the keys want them
+  int64_t q_stride;
+  float* q_scale;    // [rows], i8
+  float* scores;     // [rows][64]; then probabilities in place, f32 or bf16
+  float* out;        // [rows][dim]
+  float* maximum;    // [rows + W]
+  float* sum;        // [rows][W], by lane
+  float* alpha;      // [rows + W]
+  int64_t* position; // [rows]
+};
+
+// ---- cache formats ------------------------------------------------------------------------
+
+struct KvF32 {
+  using Acc = F;
+  static constexpr int kDims = 1;      // of a key, in a word of q
+  static constexpr int kKeysPerWord = 1;  // of probabilities
+  static constexpr int kKeyStepBytes = 64;
+  static constexpr int kValueBytes = 4;  // of one dimension, in a word
+  static Acc start() { return zero(); }
+  static I keys(const uint8_t* panel, int step, int v) {
+    return iload(panel + step * 64 + v * W * 4);
+  }
+  static Acc dot(Acc acc, I k, I q) { return dot_f32(acc, k, q); }
+  static F score(Acc acc, const Tile&, int, const Panel&, int) { return acc; }
+  static F weigh(F p, const Panel&, int) { return p; }
+  static I values(const Panel& panel, int word, int dim, int at) {
+    return as_int(load(reinterpret_cast<const float*>(panel.values) + int64_t(word) * dim + at));
+  }
+  static F blend(F acc, I v, I p) { return dot_f32(acc, v, p); }
+};
+
+struct KvBf16 : KvF32 {
+  static constexpr int kDims = 2;
+  static constexpr int kKeysPerWord = 2;
+  static Acc dot(Acc acc, I k, I q) { return dot_bf16(acc, k, q); }
+  static I values(const Panel& panel, int word, int dim, int at) {
+    return iload(panel.values + (int64_t(word) * dim + at) * 4);
+  }
+  static F blend(F acc, I v, I p) { return dot_bf16(acc, v, p); }
+};
+
+// Queries are quantized to 16 bits, so that the dot product is exact in 32.
+struct KvI8 : KvF32 {
+  using Acc = I;
+  static constexpr int kDims = 2;
+  static constexpr int kKeyStepBytes = 32;
+  static constexpr int kValueBytes = 1;
+  static Acc start() { return izero(); }
+  static I keys(const uint8_t* panel, int step, int v) {
+    return widen_pairs(reinterpret_cast<const int8_t*>(panel) + step * 32 + v * W * 2);
+  }
+  static Acc dot(Acc acc, I k, I q) { return dot_i16(acc, k, q); }
+  static F score(Acc acc, const Tile& t, int row, const Panel& panel, int v) {
+    return mul(mul(to_float(acc), splat(t.q_scale[row])), load(panel.key_scales + v * W));
+  }
+  static F weigh(F p, const Panel& panel, int v) {
+    return mul(p, load(panel.value_scales + v * W));
+  }
+  static I values(const Panel& panel, int word, int dim, int at) {
+    return as_int(load_i8(reinterpret_cast<const int8_t*>(panel.values) + int64_t(word) * dim + at));
+  }
+};
+
+// ---- register kernels ---------------------------------------------------------------------
+
+// Scores of R rows and P panels. `next`, where not null, are the panels of the following step:
+// blocks are scattered, which no hardware prefetcher foresees.
+template <class T, int R, int P>
+[[gnu::noinline]] void score_tile(const Tile& t, int row, const Panel* panels, const Panel* next,
+                                  float* out) {
+  typename T::Acc acc[R][P * PV];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < P * PV; ++v) acc[r][v] = T::start();
+  }
+  const uint8_t* q = t.q + row * t.q_stride;
+  const int steps = t.dim / T::kDims;
+  for (int s = 0; s < steps; ++s) {
+    I k[P * PV];
+#pragma GCC unroll 16
+    for (int v = 0; v < P * PV; ++v) k[v] = T::keys(panels[v / PV].keys, s, v % PV);
+    if (next) {
+#pragma GCC unroll 4
+      for (int i = 0; i < P; ++i) __builtin_prefetch(next[i].keys + s * T::kKeyStepBytes);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const I word = splat_word(q + r * t.q_stride + 4 * s);
+#pragma GCC unroll 16
+      for (int v = 0; v < P * PV; ++v) acc[r][v] = T::dot(acc[r][v], k[v], word);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < P * PV; ++v) {
+      store(out + r * kStepKeys + v * W, T::score(acc[r][v], t, row + r, panels[v / PV], v % PV));
+    }
+  }
+}
+
+// out[row ..][at ..] = out * alpha + probabilities times values, for R rows and N vectors.
+template <class T, int R, int N>
+[[gnu::noinline]] void value_tile(const Tile& t, int row, const Panel* panels, const Panel* next,
+                                  int count, int at) {
+  F acc[R][N];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    const F alpha = splat(t.alpha[row + r]);
+#pragma GCC unroll 16
+    for (int v = 0; v < N; ++v) {
+      acc[r][v] = mul(load(t.out + int64_t(row + r) * t.dim + at + v * W), alpha);
+    }
+  }
+  constexpr int kWords = kKeyBlock / T::kKeysPerWord;
+  for (int i = 0; i < count; ++i) {
+    const uint8_t* p = reinterpret_cast<const uint8_t*>(t.scores + row * kStepKeys) + i * kWords * 4;
+    const int words = (panels[i].count + T::kKeysPerWord - 1) / T::kKeysPerWord;
+    for (int w = 0; w < words; ++w) {
+      I values[N];
+#pragma GCC unroll 16
+      for (int v = 0; v < N; ++v) values[v] = T::values(panels[i], w, t.dim, at + v * W);
+      if (next) {
+#pragma GCC unroll 16
+        for (int v = 0; v < N; ++v) {
+          __builtin_prefetch(next[i].values + (int64_t(w) * t.dim + at + v * W) * T::kValueBytes);
+        }
+      }
+      if (T::kKeysPerWord == 2 && 2 * w + 1 == panels[i].count) {
+        // The pair's other key does not exist; what an earlier owner left there may be infinite,
+        // and its weight of 0 would make a NaN of it.
+#pragma GCC unroll 16
+        for (int v = 0; v < N; ++v) values[v] = low_halves(values[v]);
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const I word = splat_word(p + (int64_t(r) * kStepKeys + w) * 4);
+#pragma GCC unroll 16
+        for (int v = 0; v < N; ++v) acc[r][v] = T::blend(acc[r][v], values[v], word);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < N; ++v) store(t.out + int64_t(row + r) * t.dim + at + v * W, acc[r][v]);
+  }
+}
+
+template <class T, int R>
+void scores_of(const Tile& t, int rows, int row, const Panel* panels, const Panel* next,
+               int count) {
+  if constexpr (R > 1) {
+    if (rows < R) return scores_of<T, R - 1>(t, rows, row, panels, next, count);
+  }
+  constexpr int P = (R <= kWideRows ? kWide : kNarrow) / PV;
+  float* out = t.scores + row * kStepKeys;
+  int i = 0;
+  for (; i + P <= count; i += P) {
+    score_tile<T, R, P>(t, row, panels + i, next ? next + i : next, out + i * kKeyBlock);
+  }
+  for (; i < count; ++i) {
+    score_tile<T, R, 1>(t, row, panels + i, next ? next + i : next, out + i * kKeyBlock);
+  }
+}
+
+template <class T, int R>
+void values_of(const Tile& t, int rows, int row, const Panel* panels, const Panel* next,
+               int count) {
+  if constexpr (R > 1) {
+    if (rows < R) return values_of<T, R - 1>(t, rows, row, panels, next, count);
+  }
+  constexpr int N = R <= kWideRows ? kWide : kNarrow;
+  int at = 0;
+  for (; at + N * W <= t.dim; at += N * W) value_tile<T, R, N>(t, row, panels, next, count, at);
+  for (; at < t.dim; at += W) value_tile<T, R, 1>(t, row, panels, next, count, at);
+}
+
+// ---- softmax ------------------------------------------------------------------------------
+
+// Scores of one row -> probabilities relative to the new maximum; the sum by lane.
+template <class T>
+void soften(const AttentionArgs& p, const Tile& t, int row, const Panel* panels, int count,
+            int64_t first) {
+  float* s = t.scores + row * kStepKeys;
+  const int64_t position = t.position[row];
+  const int64_t oldest = p.window > 0 ? position - p.window + 1 : 0;
+  const bool masked = first + kStepKeys > position + 1 || first < oldest;
+  // Keys low .. high - 1 of this step are visible.
+  const int64_t low = oldest - first, high = position + 1 - first;
+  const I from = isplat(int(low < 0 ? -1 : low > kStepKeys ? kStepKeys : low - 1));
+  const I to = isplat(int(high < 0 ? 0 : high > kStepKeys ? kStepKeys : high));
+  F x[kStepKeys / W];
+  F top = splat(kNone);
+  for (int i = 0; i < count * PV; ++i) {
+    x[i] = mul(load(s + i * W), splat(p.scale));
+    if (p.softcap > 0.0f) x[i] = mul(splat(p.softcap), vtanh(div(x[i], splat(p.softcap))));
+    if (masked) {
+      const I lane = iadd(lanes(), isplat(i * W));
+      x[i] = select(both(iless(from, lane), iless(lane, to)), x[i], splat(-__builtin_inff()));
+    }
+    top = vmax(top, x[i]);
+  }
+  const float old = t.maximum[row];
+  const float greatest = reduce_max(top);
+  const float maximum = greatest > old ? greatest : old;
+  t.maximum[row] = maximum;
+  t.alpha[row] = old - maximum;
+  F sum = zero();
+  for (int i = 0; i < count * PV; ++i) {
+    F e = vexp(sub(x[i], splat(maximum)));
+    if (masked) {
+      const I lane = iadd(lanes(), isplat(i * W));
+      e = select(both(iless(from, lane), iless(lane, to)), e, zero());
+    }
+    sum = add(sum, e);
+    e = T::weigh(e, panels[i / PV], i % PV);
+    if (T::kKeysPerWord == 2) {
+      store_bf16(reinterpret_cast<uint16_t*>(s) + i * W, e);
+    } else {
+      store(s + i * W, e);
+    }
+  }
+  store(t.sum + row * W, fma(load(t.sum + row * W), vexp(splat(t.alpha[row])), sum));
+}
+
+}  // namespace
+
+#ifdef PENSTOCK_AMX
+#include "attention_amx.h"
+#endif
+
+namespace {
+
+template <class T>
+void step(const AttentionArgs& p, const Tile& t, const Panel* panels, const Panel* next, int count,
+          int64_t first) {
+#ifdef PENSTOCK_AMX
+  // By the cache's dtype and the head alone, so that all queries take the same way.
+  if constexpr (T::kKeysPerWord == 2) {
+    if (t.dim % 32 == 0) return amx_step(p, t, panels, next, count, first);
+  }
+#endif
+  for (int row = 0; row < t.rows; row += kMaxRowsAttention) {
+    const int rows = t.rows - row < kMaxRowsAttention ? t.rows - row : kMaxRowsAttention;
+    scores_of<T, kMaxRowsAttention>(t, rows, row, panels, row ? nullptr : next, count);
+  }
+  for (int row = 0; row < t.rows; ++row) soften<T>(p, t, row, panels, count, first);
+  for (int row = 0; row < t.rows; row += W) store(t.alpha + row, vexp(load(t.alpha + row)));
+  for (int row = 0; row < t.rows; row += kMaxRowsAttention) {
+    const int rows = t.rows - row < kMaxRowsAttention ? t.rows - row : kMaxRowsAttention;
+    values_of<T, kMaxRowsAttention>(t, rows, row, panels, row ? nullptr : next, count);
+  }
+}
+
+// ---- tiles --------------------------------------------------------------------------------
+
+struct Unit {  // queries [first_query, first_query + queries) of a row, one KV head
+  int row, head;
+  int first_query, queries;
+  int64_t first_key, last_key;  // keys that any of them sees: [first_key, last_key)
+};
+
+inline int group_of(const AttentionArgs& p) { return p.heads / p.cache.kv_heads; }
+
+inline int tile_queries(const AttentionArgs& p) {
+  const int queries = kTileRows / group_of(p);
+  return queries < 1 ? 1 : queries;
+}
+
+inline Unit unit_at(const AttentionArgs& p, int row, int index) {
+  const int queries = p.query_start[row + 1] - p.query_start[row];
+  const int size = tile_queries(p);
+  const int tiles = (queries + size - 1) / size;
+  Unit u{row, index / tiles, 0, 0, 0, 0};
+  u.first_query = (tiles - 1 - index % tiles) * size;  // the longest first
+  u.queries = queries - u.first_query < size ? queries - u.first_query : size;
+  const int64_t position = p.seq_lens[row] - queries + u.first_query;
+  u.last_key = position + u.queries;
+  u.first_key = p.window > 0 && position >= p.window ? position - p.window + 1 : 0;
+  return u;
+}
+
+inline int units_of(const AttentionArgs& p, int row) {
+  const int queries = p.query_start[row + 1] - p.query_start[row];
+  const int size = tile_queries(p);
+  return (queries + size - 1) / size * p.cache.kv_heads;
+}
+
+// Carves a tile out of a worker's scratch memory.
+struct Carver {
+  uint8_t* at;
+  template <class T>
+  T* take(int64_t count) {
+    T* found = reinterpret_cast<T*>(at);
+    at += round_up(count * int64_t(sizeof(T)), 64);
+    return found;
+  }
+};
+
+template <class T>
+Tile load_tile(const AttentionArgs& p, const Unit& u, uint8_t* scratch) {
+  const int group = group_of(p), dim = p.cache.head_dim;
+  Carver carver{scratch};
+  Tile t;
+  t.rows = u.queries * group;
+  t.dim = dim;
+  t.q_stride = int64_t(dim) * 4 / T::kDims;
+  t.q = carver.take<uint8_t>(t.rows * t.q_stride);
+  t.q_scale = carver.take<float>(t.rows);
+  t.scores = carver.take<float>(int64_t(t.rows) * kStepKeys);
+  t.out = carver.take<float>(int64_t(t.rows) * dim);
+  t.maximum = carver.take<float>(t.rows + W);
+  t.sum = carver.take<float>(int64_t(t.rows) * W);
+  t.alpha = carver.take<float>(t.rows + W);
+  t.position = carver.take<int64_t>(t.rows);
+  const int start = p.query_start[u.row];
+  const int64_t position = u.last_key - u.queries;
+  for (int i = 0; i < t.rows; ++i) {
+    const int query = u.first_query + i / group;
+    const float* q = p.q + (start + query) * p.q_stride +
+                     (int64_t(u.head) * group + i % group) * dim;
+    t.position[i] = position + i / group;
+    uint8_t* to = t.q + i * t.q_stride;
+    if (T::kKeysPerWord == 2) {
+      for (int d = 0; d < dim; d += W) store_bf16(reinterpret_cast<uint16_t*>(to) + d, load(q + d));
+    } else if (T::kDims == 1) {
+      for (int d = 0; d < dim; d += W) store(reinterpret_cast<float*>(to) + d, load(q + d));
+    } else {
+      I greatest = izero();
+      for (int d = 0; d < dim; d += W) greatest = imax(greatest, as_int(vabs(load(q + d))));
+      const int32_t bits = ireduce_max(greatest);
+      float amax;
+      __builtin_memcpy(&amax, &bits, 4);
+      const float inverse = amax > 0.0f ? 32767.0f / amax : 0.0f;
+      for (int d = 0; d < dim; d += W) {
+        store_i16(reinterpret_cast<int16_t*>(to) + d, to_int(mul(load(q + d), splat(inverse))));
+      }
+      t.q_scale[i] = amax / 32767.0f;
+    }
+  }
+  return t;
+}
+
+inline void clear(const Tile& t) {
+  for (int i = 0; i < t.rows * t.dim; i += W) store(t.out + i, zero());
+  for (int i = 0; i < t.rows; ++i) {
+    store(t.sum + i * W, zero());
+    t.maximum[i] = kNone;
+  }
+}
+
+// The panels of the step at `first`, for keys [from, to); returns their number.
+inline int panels_at(const AttentionArgs& p, int row, int head, int64_t first, int64_t from,
+                     int64_t to, Panel* panels) {
+  const int32_t* table = p.tables + int64_t(row) * p.width;
+  const Cache& c = p.cache;
+  const int64_t width = c.dtype == Dtype::f32 ? 4 : c.dtype == Dtype::bf16 ? 2 : 1;
+  int count = 0;
+  for (int64_t key = first; key < first + kStepKeys && key < to; key += kKeyBlock) {
+    // A window may have freed the blocks before `from`: their keys are masked, so that any
+    // block that exists may stand in, with no key that counts.
+    const bool gone = key + kKeyBlock <= from;
+    const int64_t real = gone ? from : key;
+    const HeadBlock b = head_block(c, table[real / c.block_size], head);
+    const int64_t offset = real % c.block_size / kKeyBlock * kKeyBlock;
+    const int64_t at = offset * c.head_dim * width;
+    const int64_t left = to - key;
+    panels[count++] = {b.keys + at, b.values + at, b.key_scales + offset, b.value_scales + offset,
+                       gone ? 0 : int(left < kKeyBlock ? left : kKeyBlock)};
+  }
+  return count;
+}
+
+// The tile over keys [from, to) of one partition.
+template <class T>
+void walk(const AttentionArgs& p, const Unit& u, const Tile& t, int64_t from, int64_t to) {
+  clear(t);
+  Panel panels[2][kStepPanels];  // of this step and the next
+  int64_t first = from / kStepKeys * kStepKeys;
+  int count = panels_at(p, u.row, u.head, first, from, to, panels[0]);
+  for (int turn = 0; first < to; first += kStepKeys, turn ^= 1) {
+    Panel* next = panels[turn ^ 1];
+    const int64_t after = first + kStepKeys;
+    int more = 0;
+    if (after < to) {
+      more = panels_at(p, u.row, u.head, after, from, to, next);
+    } else if (u.head + 1 < p.cache.kv_heads) {  // likely the next unit
+      more = panels_at(p, u.row, u.head + 1, from / kStepKeys * kStepKeys, from, to, next);
+    }
+    const bool ahead = more >= count;
+    step<T>(p, t, panels[turn], ahead ? next : nullptr, count, first);
+    count = more;
+  }
+}
+
+// A finished partition, or several merged: out [rows][dim], maximum [rows], sum [rows].
+struct Partial {
+  float* out;
+  float* maximum;
+  float* sum;
+};
+
+inline void merge(const Partial& into, const Tile& t, bool first) {
+  for (int r = 0; r < t.rows; ++r) {
+    const float sum = reduce_add(load(t.sum + r * W));
+    float* out = into.out + int64_t(r) * t.dim;
+    const float* from = t.out + int64_t(r) * t.dim;
+    if (first) {
+      for (int d = 0; d < t.dim; d += W) store(out + d, load(from + d));
+      into.maximum[r] = t.maximum[r];
+      into.sum[r] = sum;
+      continue;
+    }
+    const float old = into.maximum[r], top = t.maximum[r] > old ? t.maximum[r] : old;
+    const F a = vexp(splat(old - top)), b = vexp(splat(t.maximum[r] - top));
+    for (int d = 0; d < t.dim; d += W) {
+      store(out + d, fma(load(from + d), b, mul(load(out + d), a)));
+    }
+    float scales[2][W];
+    store(scales[0], a);
+    store(scales[1], b);
+    into.sum[r] = into.sum[r] * scales[0][0] + sum * scales[1][0];
+    into.maximum[r] = top;
+  }
+}
+
+inline void write_out(const AttentionArgs& p, const Unit& u, const Partial& result) {
+  const int group = group_of(p), dim = p.cache.head_dim;
+  for (int i = 0; i < u.queries * group; ++i) {
+    const int64_t token = p.query_start[u.row] + u.first_query + i / group;
+    const int64_t at = token * p.out_stride + (int64_t(u.head) * group + i % group) * dim;
+    const F factor = splat(1.0f / result.sum[i]);
+    for (int d = 0; d < dim; d += W) {
+      store_any(p.out, p.out_dtype, at + d, mul(load(result.out + int64_t(i) * dim + d), factor), W);
+    }
+  }
+}
+
+constexpr int64_t kHalfScratch = kScratchBytes / 2;
+
+// A whole unit by one worker: partitions one after another.
+template <class T>
+void whole_unit(const AttentionArgs& p, const Unit& u, Team& team) {
+  const Tile t = load_tile<T>(p, u, team.scratch);
+  Carver carver{team.scratch + kHalfScratch};
+  Partial result;
+  result.out = carver.take<float>(int64_t(t.rows) * t.dim);
+  result.maximum = carver.take<float>(t.rows);
+  result.sum = carver.take<float>(t.rows);
+  bool first = true;
+  for (int64_t at = u.first_key; at < u.last_key; at = (at / kPartition + 1) * kPartition) {
+    const int64_t end = (at / kPartition + 1) * kPartition;
+    walk<T>(p, u, t, at, end < u.last_key ? end : u.last_key);
+    merge(result, t, first);
+    first = false;
+  }
+  write_out(p, u, result);
+}
+
+inline int partitions_of(const Unit& u) {
+  return int((u.last_key - 1) / kPartition - u.first_key / kPartition + 1);
+}
+
+// Few rows with one query each and many keys: a task is one partition. Each partition leaves its
+// unmerged state; after a barrier every unit is merged as whole_unit would.
+template <class T>
+void split_units(const AttentionArgs& p, int units, int slots, Team& team) {
+  const int group = group_of(p), dim = p.cache.head_dim;
+  const int64_t slot_floats = int64_t(group) * (dim + W + 1);
+  int base = 0, unit = 0;
+  Unit u = unit_at(p, 0, 0);
+  for (int task = team.next(); task < slots; task = team.next()) {
+    while (task >= base + partitions_of(u)) {
+      base += partitions_of(u);
+      ++unit;
+      u = unit_at(p, unit / p.cache.kv_heads, unit % p.cache.kv_heads);
+    }
+    const Tile t = load_tile<T>(p, u, team.scratch);
+    const int64_t part = u.first_key / kPartition + task - base;
+    const int64_t from = part * kPartition > u.first_key ? part * kPartition : u.first_key;
+    const int64_t end = (part + 1) * kPartition;
+    walk<T>(p, u, t, from, end < u.last_key ? end : u.last_key);
+    float* slot = p.partials + task * slot_floats;
+    __builtin_memcpy(slot, t.out, sizeof(float) * size_t(group * dim));
+    __builtin_memcpy(slot + group * dim, t.sum, sizeof(float) * size_t(group * W));
+    __builtin_memcpy(slot + group * (dim + W), t.maximum, sizeof(float) * size_t(group));
+  }
+  team.barrier();
+  base = 0;
+  for (int i = 0; i < units; ++i) {
+    const Unit v = unit_at(p, i / p.cache.kv_heads, i % p.cache.kv_heads);
+    const int parts = partitions_of(v);
+    if (i % team.size == team.rank) {
+      Carver carver{team.scratch};
+      Partial result;
+      result.out = carver.take<float>(int64_t(group) * dim);
+      result.maximum = carver.take<float>(group);
+      result.sum = carver.take<float>(group);
+      for (int part = 0; part < parts; ++part) {
+        float* slot = p.partials + (base + part) * slot_floats;
+        Tile t{};
+        t.rows = group;
+        t.dim = dim;
+        t.out = slot;
+        t.sum = slot + group * dim;
+        t.maximum = slot + group * (dim + W);
+        merge(result, t, part == 0);
+      }
+      write_out(p, v, result);
+    }
+    base += parts;
+  }
+}
+
+template <class T>
+void attend(const AttentionArgs& p, Team& team) {
+  int units = 0, slots = 0;
+  bool single = true;
+  for (int row = 0; row < p.rows; ++row) {
+    units += units_of(p, row);
+    single = single && p.query_start[row + 1] - p.query_start[row] == 1;
+  }
+  if (single && team.size > 1 && units < 4 * team.size) {
+    for (int i = 0; i < units; ++i) {
+      slots += partitions_of(unit_at(p, i / p.cache.kv_heads, i % p.cache.kv_heads));
+    }
+    if (slots > units && slots <= p.max_units) return split_units<T>(p, units, slots, team);
+  }
+  int row = 0, base = 0;
+  for (int task = team.next(); task < units; task = team.next()) {
+    while (task >= base + units_of(p, row)) base += units_of(p, row++);
+    whole_unit<T>(p, unit_at(p, row, task - base), team);
+  }
+}
+
+inline void attention(const AttentionArgs& p, Team& team) {
+  switch (p.cache.dtype) {
+    case Dtype::f32:
+      return attend<KvF32>(p, team);
+    case Dtype::bf16:
+      return attend<KvBf16>(p, team);
+    case Dtype::i8:
+      return attend<KvI8>(p, team);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,224 @@
+// The Python bindings: addresses in, no tensors. program.py keeps what they point to alive.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "cpuid.h"
+#include "pool.h"
+#include "program.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace penstock;
+
+namespace {
+
+using Address = uint64_t;  // of a tensor; 0 = none
+
+template <class T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+const Isa* isa_named(const std::string& name) {
+  const auto found = supported_isas();
+  for (const Isa* isa : found) {
+    if (name == isa->name) return isa;
+  }
+  throw std::invalid_argument("this machine cannot run " + name);
+}
+
+std::vector<std::string> isas() {
+  std::vector<std::string> names;
+  for (const Isa* isa : supported_isas()) names.emplace_back(isa->name);
+  return names;
+}
+
+using Groups = std::vector<std::tuple<Address, int, Address>>;
+
+void run(Program& program, int tokens, int rows, int wanted, Address ids, Address positions,
+         Address query_start, Address seq_lens, Address wanted_rows, const Groups& groups) {
+  Batch batch{tokens,
+              rows,
+              wanted,
+              at<const int64_t>(ids),
+              at<const int64_t>(positions),
+              at<const int32_t>(query_start),
+              at<const int32_t>(seq_lens),
+              at<const int64_t>(wanted_rows),
+              {}};
+  for (const auto& [tables, width, slots] : groups) {
+    batch.groups.push_back({at<const int32_t>(tables), width, at<const int64_t>(slots)});
+  }
+  nb::gil_scoped_release release;
+  program.run(batch);
+}
+
+void add_linear(Program& program, std::shared_ptr<Weight> weight, Address x, int x_dtype,
+                int64_t x_stride, Address norm_weight, float norm_eps, int epilogue, Address out,
+                int out_dtype, int64_t out_stride, int rows) {
+  LinearArgs args{};
+  args.x = at<void>(x);
+  args.x_dtype = Dtype(x_dtype);
+  args.x_stride = x_stride;
+  args.norm_weight = at<const float>(norm_weight);
+  args.norm_eps = norm_eps;
+  args.epilogue = Epilogue(epilogue);
+  args.out = at<void>(out);
+  args.out_dtype = Dtype(out_dtype);
+  args.out_stride = out_stride;
+  program.add(LinearOp{std::move(weight), args, Rows(rows)});
+}
+
+void add_norm(Program& program, Address x, Address weight, float eps, Address out, int out_dtype,
+              int size) {
+  NormArgs args{};
+  args.x = at<const float>(x);
+  args.x_stride = args.out_stride = args.size = size;
+  args.weight = at<const float>(weight);
+  args.eps = eps;
+  args.out = at<void>(out);
+  args.out_dtype = Dtype(out_dtype);
+  program.add(NormOp{args});
+}
+
+void add_embed(Program& program, Address table, int dtype, Address scales, float multiplier,
+               int parts, Address out, int size) {
+  EmbedArgs args{};
+  args.table = at<const void>(table);
+  args.dtype = Dtype(dtype);
+  args.scales = at<const float>(scales);
+  args.multiplier = multiplier;
+  args.parts = parts;
+  args.out = at<float>(out);
+  args.size = size;
+  program.add(EmbedOp{args});
+}
+
+Cache cache_of(Address data, int dtype, int block_size, int kv_heads, int head_dim) {
+  return Cache{at<uint8_t>(data), Dtype(dtype), block_size, kv_heads, head_dim};
+}
+
+void add_rope(Program& program, Address qkv, int heads, Address q_norm, Address k_norm,
+              float norm_eps, Address cos, Address sin, int rotary_dim, Address q_out,
+              const Cache& cache, int group) {
+  RopeArgs args{};
+  args.qkv = at<const float>(qkv);
+  args.qkv_stride = int64_t(heads + 2 * cache.kv_heads) * cache.head_dim;
+  args.q_norm = at<const float>(q_norm);
+  args.k_norm = at<const float>(k_norm);
+  args.norm_eps = norm_eps;
+  args.cos = at<const float>(cos);
+  args.sin = at<const float>(sin);
+  args.rotary_dim = rotary_dim;
+  args.q_out = at<float>(q_out);
+  args.cache = cache;
+  args.heads = heads;
+  program.add(RopeOp{args, group});
+}
+
+void add_attention(Program& program, Address q, Address out, int out_dtype, int heads,
+                   const Cache& cache, float scale, int window, float softcap, int max_len,
+                   int group) {
+  AttentionArgs args{};
+  args.q = at<const float>(q);
+  args.out = at<void>(out);
+  args.out_dtype = Dtype(out_dtype);
+  args.q_stride = args.out_stride = int64_t(heads) * cache.head_dim;
+  args.cache = cache;
+  args.heads = heads;
+  args.scale = scale;
+  args.softcap = softcap;
+  args.window = window;
+  const int64_t units = 4 * program.num_threads();
+  const int64_t slots = units * (max_len / kPartition + 1);
+  // A slot: out, sum by lane (at most 16) and maximum of each head of a group.
+  const int64_t slot = int64_t(heads) / cache.kv_heads * (cache.head_dim + 17) * 4;
+  program.share_partials(slots * slot);
+  args.max_units = int(slots);
+  program.add(AttentionOp{args, group});
+}
+
+void add_argmax(Program& program, Address logits, int vocab, Address ids, Address maxima) {
+  ArgmaxArgs args{};
+  args.logits = at<const float>(logits);
+  args.stride = args.vocab = vocab;
+  args.ids = at<int64_t>(ids);
+  args.maxima = at<float>(maxima);
+  program.add(ArgmaxOp{args});
+}
+
+std::vector<std::tuple<std::string, int64_t>> profile(const Program& program) {
+  std::vector<std::tuple<std::string, int64_t>> found;
+  for (int i = 0; i < program.num_ops(); ++i) {
+    found.emplace_back(name_of(program.op(i)), program.nanoseconds[size_t(i)]);
+  }
+  return found;
+}
+
+void set_profiling(Program& program, bool on) {
+  program.profiling = on;
+  for (auto& spent : program.nanoseconds) spent = 0;
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "Penstock's CPU kernels. Addresses are integers; program.py is the interface to use.";
+  m.def("isas", &isas, "Names of the instruction sets that this machine runs, best last.");
+
+  nb::class_<Weight>(m, "Weight").def(
+      "__init__",
+      [](Weight* self, int format, int n, int k, Address data, Address scales, Address group_scales,
+         Address bias, int parts) {
+        new (self) Weight{Format(format),
+                          n,
+                          k,
+                          at<const uint8_t>(data),
+                          at<const float>(scales),
+                          at<const uint16_t>(group_scales),
+                          at<const float>(bias),
+                          parts};
+      },
+      "format"_a, "n"_a, "k"_a, "data"_a, "scales"_a, "group_scales"_a, "bias"_a,
+      "parts"_a);
+
+  nb::class_<Cache>(m, "Cache").def(
+      "__init__",
+      [](Cache* self, Address data, int dtype, int block_size, int kv_heads, int head_dim) {
+        new (self) Cache(cache_of(data, dtype, block_size, kv_heads, head_dim));
+      },
+      "data"_a, "dtype"_a, "block_size"_a, "kv_heads"_a, "head_dim"_a);
+
+  nb::class_<Pool>(m, "Pool")
+      .def(nb::init<int, int>(), "threads"_a, "spin_us"_a)
+      .def_prop_ro("threads", &Pool::size);
+
+  nb::class_<Program>(m, "Program")
+      .def(
+          "__init__",
+          [](Program* self, std::shared_ptr<Pool> pool, const std::string& isa, int max_tokens,
+             int max_wanted) {
+            new (self) Program(std::move(pool), isa_named(isa), max_tokens, max_wanted);
+          },
+          "pool"_a, "isa"_a, "max_tokens"_a, "max_wanted"_a)
+      .def("linear", &add_linear, "weight"_a, "x"_a, "x_dtype"_a, "x_stride"_a, "norm_weight"_a,
+           "norm_eps"_a, "epilogue"_a, "out"_a, "out_dtype"_a, "out_stride"_a, "rows"_a)
+      .def("norm", &add_norm, "x"_a, "weight"_a, "eps"_a, "out"_a, "out_dtype"_a, "size"_a)
+      .def("embed", &add_embed, "table"_a, "dtype"_a, "scales"_a, "multiplier"_a, "parts"_a, "out"_a,
+           "size"_a)
+      .def("rope", &add_rope, "qkv"_a, "heads"_a, "q_norm"_a, "k_norm"_a, "norm_eps"_a, "cos"_a,
+           "sin"_a, "rotary_dim"_a, "q_out"_a, "cache"_a, "group"_a)
+      .def("attention", &add_attention, "q"_a, "out"_a, "out_dtype"_a, "heads"_a, "cache"_a,
+           "scale"_a, "window"_a, "softcap"_a, "max_len"_a, "group"_a)
+      .def("argmax", &add_argmax, "logits"_a, "vocab"_a, "ids"_a, "maxima"_a)
+      .def("run", &run, "tokens"_a, "rows"_a, "wanted"_a, "ids"_a, "positions"_a, "query_start"_a,
+           "seq_lens"_a, "wanted_rows"_a, "groups"_a)
+      .def("profile", &profile)
+      .def("set_profiling", &set_profiling, "on"_a);
+}
