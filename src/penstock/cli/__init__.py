@@ -58,12 +58,30 @@ COMMANDS = (
         "Write the load for guidellm, aiperf or inference-perf",
     ),
     Command(
+        ("plan",),
+        "penstock.cli.plan:plan",
+        "Size a deployment for a workload before paying for it",
+    ),
+    Command(
+        ("hw", "show"),
+        "penstock.cli.hw:show",
+        "The hardware table, with the source of every figure",
+    ),
+    Command(
+        ("hw", "measure"),
+        "penstock.cli.hw:measure",
+        "Measure this machine for the hardware table",
+    ),
+    Command(
         ("eval",),
         "penstock.cli.eval:evaluate",
         "Judge a model's quantization on a text",
     ),
 )
-GROUPS = {"workload": "Define a workload, draw it, and generate its load"}
+GROUPS = {
+    "workload": "Define a workload, draw it, and generate its load",
+    "hw": "What devices can do and what they cost",
+}
 """Help of first words that stand before several commands."""
 
 

@@ -126,9 +126,7 @@ class Replica:
         full = self._step(self.limits.max_tokens - running, running)
         work = self._new * self._per_token(running)
         busy = max(rate * work, running / most)
-        cost = self.roofline.step(
-            rate * self._new * step_s, self._prefix, running, self._context
-        )
+        cost = self.roofline.step(rate * self._new * step_s, self._prefix, running, self._context)
         share = 1 - self._step(0, running) / step_s if step_s else 0.0
         outcomes = self._outcomes(rate, step_s, running, full) if busy < FULLEST else ()
         return Load(

@@ -26,7 +26,7 @@ def smallest_passing(
 
     A score that is missing fails. Raises ConfigError when none passes, naming the nearest.
     """
-    reasons = []
+    reasons: list[str] = []
     for candidate in sorted(candidates, key=lambda c: c.shape.active_params):
         failed = [
             f"{gate.eval} {candidate.scores.get(gate.eval, 0.0):.3g} < {gate.min_score:g}"

@@ -100,7 +100,7 @@ def _price(on_demand: float, source: str, date: str) -> Price:
 _SXM = Rates(67 * TFLOP, 989 * TFLOP, 989 * TFLOP, 1979 * TFLOP, 1979 * TFLOP)
 BUILT_IN = (
     Device(
-        "A100", "gpu", 80 * GB, 2.039 * TB,
+        "A100", "gpu", 80 * GB, 2039 * GB,
         Rates(19.5 * TFLOP, 312 * TFLOP, 312 * TFLOP, 624 * TFLOP),
         _price(1.30, _MERCATUS, "2026-05"), f"{_NVIDIA}: A100 80GB SXM", 300 * GB, 8,
     ),
@@ -134,7 +134,7 @@ BUILT_IN = (
         "AMD data sheet, dense rates: Instinct MI300X", 64 * GB, 8,
     ),
     Device(
-        "EPYC-Zen4-2vCPU", "cpu", 16 * GB, 46 * GB,
+        "Zen4-2vCPU", "cpu", 16 * GB, 46 * GB,
         Rates(150e9, 410e9, None, 820e9),
         _price(0.12, "2 vCPUs of a Zen 4 machine, about, as remembered: check", "2025"),
         "measured 2026-11-20 on 2 vCPUs of an AMD EPYC (Zen 4): reads, and GEMMs of torch 2.13",

@@ -21,9 +21,7 @@ USABLE = {"gpu": 0.95, "cpu": 0.75}
 def weight_bytes(shape: ModelShape, precision: Precision, tp: int = 1, pp: int = 1) -> float:
     """Weights of one rank. Matrices and tables are split over tp, layers over pp; norms are
     repeated."""
-    layer = sum(
-        precision.matrix_bytes(m.rows, m.size) * m.count for m in shape.layer_matrices()
-    )
+    layer = sum(precision.matrix_bytes(m.rows, m.size) * m.copies for m in shape.layer_matrices())
     vectors = shape.layer_vectors() * precision.value_bytes
     tables = shape.num_tables * precision.table_bytes(shape.vocab_size, shape.hidden_size)
     layers = -(-shape.num_layers // pp)

@@ -1,5 +1,4 @@
-"""Number types of weights, of the arithmetic and of the cache, as the engine's formats store them.
-"""
+"""Number types of weights, arithmetic and KV cache, as the engine's formats store them."""
 
 from __future__ import annotations
 

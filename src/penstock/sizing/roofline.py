@@ -100,7 +100,7 @@ class Roofline:
         operations /= tp
         per_layer = self._kv_bytes / shape.num_layers
         kv_read = decode_rows * self._attended(decode_context)
-        kv_read += (self._attended(prefill_context) if prefill_tokens else 0.0)
+        kv_read += self._attended(prefill_context) if prefill_tokens else 0.0
         moved = tokens * (4 * shape.hidden_size + 3 * shape.mlp_size / tp)
         traffic = (
             self._weights_read(tokens)

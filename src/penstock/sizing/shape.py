@@ -17,11 +17,11 @@ SLIDING = "sliding_attention"
 
 
 class MatrixSize(NamedTuple):
-    """`count` weight matrices of [rows, size]; only `active` of them work on one token."""
+    """`copies` weight matrices of [rows, size]; only `active` of them work on one token."""
 
     rows: int
     size: int
-    count: int = 1
+    copies: int = 1
     active: float = 1.0
 
 
@@ -70,9 +70,10 @@ class ModelShape:
         yield MatrixSize(hidden, self.mlp_size, total, active)
 
     def layer_vectors(self) -> int:
-        """Elements of a layer's norms and biases."""
+        """Elements of a layer's norms and biases; the engine keeps norms of queries and keys by
+        head."""
         heads, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        count = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
+        count = 2 * self.hidden_size + (heads + kv if self.qk_norm else 0)
         count += heads + 2 * kv if self.qkv_bias else 0
         count += self.hidden_size if self.out_bias else 0
         return count + (2 * self.mlp_size + self.hidden_size if self.mlp_bias else 0)
@@ -84,7 +85,7 @@ class ModelShape:
 
     @property
     def num_params(self) -> int:
-        layer = sum(m.rows * m.size * m.count for m in self.layer_matrices())
+        layer = sum(m.rows * m.size * m.copies for m in self.layer_matrices())
         tables = self.num_tables * self.vocab_size * self.hidden_size
         return tables + self.num_layers * (layer + self.layer_vectors()) + self.hidden_size
 
@@ -124,7 +125,7 @@ def read_shape(text: str, name: str = "config.json") -> ModelShape:
         num_kv_heads=sizes.of("num_key_value_heads", default=heads),
         head_dim=sizes.of("head_dim", default=128 if kind == "qwen3" else max(1, hidden // heads)),
         windows=_windows(raw, sizes, kind),
-        max_positions=sizes.of("max_position_embeddings"),
+        max_positions=_max_positions(raw, sizes),
         tied=bool(raw.get("tie_word_embeddings", False)),
         qkv_bias=qkv_bias,
         out_bias=qkv_bias and kind != "qwen2",
@@ -134,6 +135,23 @@ def read_shape(text: str, name: str = "config.json") -> ModelShape:
         experts_per_token=sizes.of("num_experts_per_tok", default=0) if experts else 0,
         shared_experts=sizes.of("n_shared_experts", default=0) if experts else 0,
     )
+
+
+def _max_positions(raw: Mapping[str, Any], sizes: _Sizes) -> int:
+    """linear and yarn scaling reach factor times the original context, even where the file still
+    states the original."""
+    stated = sizes.of("max_position_embeddings")
+    scaling = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    kind = scaling.get("rope_type") or scaling.get("type")
+    factor = float(scaling.get("factor") or 1.0)
+    original = int(
+        scaling.get("original_max_position_embeddings")
+        or raw.get("original_max_position_embeddings")
+        or stated
+    )
+    if kind == "linear":
+        return int(stated * factor)
+    return max(stated, int(original * factor)) if kind == "yarn" else stated
 
 
 class _Sizes:

@@ -127,17 +127,36 @@ def size(workload: Workload, shape: ModelShape, rates: Rates, scope: Scope) -> A
     demand = demand_of(workload)
     plans: list[Plan] = []
     refusals: list[Refusal] = []
+    too_long = _too_long(workload, shape)
     for device in scope.devices:
         for precision in scope.precisions:
             for tp, pp in _degrees(shape, device, scope):
-                found = _best_budget(workload, shape, rates, scope, demand,
-                                     Setup(device, precision, tp, pp, 0))  # fmt: skip
-                (plans if isinstance(found, Plan) else refusals).append(found)  # type: ignore[arg-type]
+                setup = Setup(device, precision, tp, pp, 0)
+                if too_long:
+                    refusals.append(Refusal(setup, *too_long))
+                    continue
+                found = _best_budget(workload, shape, rates, scope, demand, setup)
+                if isinstance(found, Plan):
+                    plans.append(found)
+                else:
+                    refusals.append(found)
     lower_is_better = workload.figure_of_merit == "ttlt_p95_s"
     plans.sort(key=lambda p: (p.merit if lower_is_better else -p.merit, p.scaled.per_hour))
     refusals.sort(key=lambda r: r.by)
     regime, why = _regime(workload, shape, scope)
     return Answer(workload.figure_of_merit, regime, why, tuple(plans), tuple(refusals))
+
+
+def _too_long(workload: Workload, shape: ModelShape) -> tuple[str, float] | None:
+    lengths = workload.lengths
+    longest = lengths.input_tokens.quantile(1) + lengths.output_tokens.quantile(1)
+    if longest <= shape.max_positions:
+        return None
+    cause = (
+        f"the model's context is {shape.max_positions:,} tokens, the workload's longest prompt "
+        f"and output have {longest:,.0f} (lengths.input_tokens.max, output_tokens.max)"
+    )
+    return cause, longest / shape.max_positions
 
 
 def _degrees(shape: ModelShape, device: Device, scope: Scope) -> Iterable[tuple[int, int]]:
