@@ -27,6 +27,7 @@ PREFIX = "PENSTOCK_"
 OTHER_VARIABLES = {
     "PENSTOCK_CONFIG": "the TOML file, as --config",
     "PENSTOCK_DEBUG": "1 shows the traceback of an error",
+    "PENSTOCK_NATIVE": "when installing: 1 makes a failed build of the CPU kernels an error",
 }
 """Variables that are not options of the tree."""
 

@@ -17,6 +17,11 @@ SCRIPTS = {
     "prefix": ("--pairs 1 --requests 4 --prefix-len 200 --output-len 4", "unshared: throughput"),
     "chunks": ("--pairs 1 --prompt-len 1000 --streams 3", "default budget: step"),
     "start": ("--runs 1 --starts 1", "what the last start printed"),
+    "data_parallel": (
+        "--pairs 1 --requests 4 --prompt-len 20 --output-len 8",
+        "two engines / one engine with all",
+    ),
+    "router": ("--decisions 100", "router decision p50"),
     "scheduler": ("--pairs 1 --steps 100 --requests 32", "depth 2: median step"),
 }
 

@@ -42,6 +42,8 @@ BAD: list[tuple[str, str, Any]] = [
     ("model", "max_model_len", 0),
     ("model", "seed", 2**64),
     ("engine", "max_num_seqs", 0),
+    ("engine", "data_parallel_size", 0),
+    ("engine", "data_parallel_size", 65),
     ("engine", "max_num_batched_tokens", 63),
     ("engine", "scheduling_policy", "lifo"),
     ("engine", "priority_ageing_s", 0.0),

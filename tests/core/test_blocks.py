@@ -14,6 +14,8 @@ class PoolMachine(RuleBasedStateMachine):
     @initialize(blocks=st.integers(1, 12), retain=st.booleans())
     def start(self, blocks: int, retain: bool) -> None:
         self.pool = BlockPool(blocks, 4, retain)
+        self.pool.watch(0)
+        self.told: set[bytes] = set()
         self.held: list[list[int]] = []
 
     @rule(count=st.integers(0, 5))
@@ -26,6 +28,15 @@ class PoolMachine(RuleBasedStateMachine):
     def commit(self, data: st.DataObject, name: bytes) -> None:
         blocks = data.draw(st.sampled_from([h for h in self.held if h]))
         self.pool.commit(data.draw(st.sampled_from(blocks)), 0, name)
+
+    @rule()
+    def tell(self) -> None:
+        """Whoever follows the changes knows what can be looked up."""
+        stored, removed = self.pool.take_changes()
+        assert not set(stored) & set(removed)
+        self.told = (self.told | set(stored)) - set(removed)
+        for name in (bytes([i]) for i in range(256)):
+            assert (name in self.told) == (self.pool.lookup(0, name) is not None)
 
     @rule(name=st.binary(min_size=1, max_size=1))
     def hit(self, name: bytes) -> None:
@@ -81,6 +92,17 @@ def test_groups_do_not_share_names() -> None:
     pool = BlockPool(2, 4)
     pool.commit(pool.allocate(1)[0], 0, b"x")
     assert pool.lookup(1, b"x") is None
+
+
+def test_changes_are_noted_for_the_watched_group_alone() -> None:
+    pool = BlockPool(3, 4)
+    one, two, three = pool.allocate(3)
+    pool.commit(one, 0, b"before")
+    pool.watch(1)
+    pool.commit(two, 0, b"other")
+    pool.commit(three, 1, b"watched")
+    assert pool.take_changes() == ([b"watched"], [])
+    assert pool.take_changes() == ([], [])
 
 
 def test_check_names_what_is_wrong() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import ManualClock
-from penstock.core.events import Finished, Held, Preempted, Scheduled, TokensOut
+from penstock.core.events import CacheChanged, Finished, Held, Preempted, Scheduled, TokensOut
 from penstock.core.plan import UNKNOWN, KVGroup, StepPlan, StepResult
 from penstock.core.policy import fcfs, make_policy
 from penstock.core.request import FinishReason
@@ -285,6 +285,46 @@ def test_a_window_needs_only_its_last_blocks_for_a_hit() -> None:
     rig.scheduler.add(submission("b", [*range(24), *rig.text("a")], 1))
     rig.run()
     assert rig.of(Scheduled)[-1].cached_tokens == 24
+
+
+@pytest.mark.parametrize("budget", [8, 64])
+@pytest.mark.parametrize("cut", [1, 3, 4, 19])
+def test_a_continuation_writes_what_is_missing(cut: int, budget: int) -> None:
+    """Another engine wrote the first tokens: they count as output, and are not told again."""
+    expected = continuation(range(10), 20)
+    rig = Rig(budget=budget)
+    rig.scheduler.add(submission("a", range(10), 20, output=expected[:cut]))
+    rig.run()
+    assert rig.text("a") == expected[cut:]
+    assert rig.executor.entries[rig.executor.plans[0].slots[0]].num_prompt == 10
+    assert rig.of(Scheduled)[0].resumed
+    (end,) = rig.of(Finished)
+    assert (end.num_prompt, end.num_output, end.reason) == (10, 20, FinishReason.LENGTH)
+
+
+@pytest.mark.parametrize(("output", "stop_ids"), [([1, 2, 3], ()), ([1, 2], (2,))])
+def test_a_continuation_of_what_is_complete_is_refused(output: Any, stop_ids: Any) -> None:
+    rig = Rig()
+    with pytest.raises(InvalidFieldError, match="complete"):
+        rig.scheduler.add(submission("a", range(10), 3, output=output, stop_ids=stop_ids))
+    assert not rig.scheduler.has_work
+
+
+def test_what_the_cache_stores_and_drops_is_told_to_those_who_ask() -> None:
+    rig = Rig(blocks=8)
+    rig.scheduler.add(submission("silent", range(8), 1))
+    rig.run()
+    assert not rig.of(CacheChanged)
+    rig.pool.watch(0)
+    rig.scheduler.add(submission("a", range(20, 32), 1))
+    rig.run()
+    rig.scheduler.add(submission("b", range(60, 88), 1))
+    rig.run()
+    held: set[bytes] = set()
+    for event in rig.of(CacheChanged):
+        held = (held | set(event.stored)) - set(event.removed)
+    assert len(held) == 7 + 1, "b's blocks and the first of a's"
+    assert all(rig.pool.lookup(0, name) is not None for name in held)
 
 
 def test_same_inputs_same_events() -> None:

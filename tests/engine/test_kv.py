@@ -39,6 +39,13 @@ def test_automatic_leaves_memory_to_others() -> None:
     assert blocks * 2**20 < 0.75 * available_bytes(CPU)
 
 
+def test_engines_that_start_together_share_what_is_free() -> None:
+    alone, _ = choose_num_blocks(None, 2**20, 10**9, CPU)
+    shared, why = choose_num_blocks(None, 2**20, 10**9, CPU, sharers=4)
+    assert 0.2 * alone < shared < 0.3 * alone
+    assert "4 engines" in why
+
+
 @pytest.mark.parametrize(("wanted", "says"), [(2**60, "only"), (10, "no block")])
 def test_what_cannot_be_is_refused(wanted: int, says: str) -> None:
     with pytest.raises(ConfigError, match=says):

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,14 +17,15 @@ import pytest
 from penstock.config import Config, EngineConfig, ModelConfig
 from penstock.core.request import FinishReason
 from penstock.engine.client import ModelInfo
+from penstock.engine.group import EngineGroup
 from penstock.engine.inprocess import InProcessClient
-from penstock.engine.process import ProcessClient
-from penstock.errors import CheckpointError, ContextLengthError, EngineDeadError, EngineStuckError
+from penstock.errors import CheckpointError, ContextLengthError, EngineStuckError
 from tests import oracle
+from tests.engine.waiting import until
 from tests.fakes import submission
 
-Client = InProcessClient | ProcessClient
-KINDS = [InProcessClient, ProcessClient]
+Client = InProcessClient | EngineGroup
+KINDS = [InProcessClient, EngineGroup]
 
 
 def config(folder: Path) -> Config:
@@ -49,13 +49,6 @@ async def read(client: Client, name: str, prompt: list[int], count: int) -> list
     async for delta in box:
         tokens += delta.tokens
     return tokens
-
-
-async def until(happened: Callable[[], bool], within_s: float = 10.0) -> None:
-    end = time.monotonic() + within_s
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,37 +86,15 @@ async def test_a_missing_checkpoint_is_a_typed_error(kind: type, tmp_path: Path)
     await client.close()
 
 
-async def test_a_killed_engine_ends_its_requests_and_health(tiny: Path) -> None:
-    async with served(ProcessClient, tiny) as (client, _):
-        assert isinstance(client, ProcessClient)
-        (begun,) = client.submit([submission("a", [5] * 30, 400)])
-        await anext(begun)
-        assert client.pid is not None
-        os.kill(client.pid, signal.SIGKILL)
-        (waiting,) = client.submit([submission("b", [5] * 30, 400)])
-        async for delta in begun:
-            last = delta
-        assert last.finish is FinishReason.ERROR
-        assert last.error is not None
-        assert "SIGKILL" in last.error["message"]
-        with pytest.raises(EngineDeadError):
-            await anext(waiting)
-        with pytest.raises(EngineDeadError):
-            client.check_health(60)
-        with pytest.raises(EngineDeadError):
-            client.submit([submission("c", [5], 1)])
-
-
 async def test_a_stopped_engine_is_unhealthy_and_recovers(tiny: Path) -> None:
-    async with served(ProcessClient, tiny) as (client, _):
-        assert isinstance(client, ProcessClient)
-        assert client.pid is not None
-        os.kill(client.pid, signal.SIGSTOP)
+    async with served(EngineGroup, tiny) as (client, _):
+        assert isinstance(client, EngineGroup)
+        os.kill(client.processes()["engine"], signal.SIGSTOP)
         reading = asyncio.create_task(read(client, "a", [5] * 30, 20))
         await asyncio.sleep(0.5)
         with pytest.raises(EngineStuckError):
             client.check_health(0.3)
-        os.kill(client.pid, signal.SIGCONT)
+        os.kill(client.processes()["engine"], signal.SIGCONT)
         assert len(await reading) == 20
         client.check_health(0.3)
 
@@ -132,12 +103,12 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from penstock.config import Config, ModelConfig
-from penstock.engine.process import ProcessClient
+from penstock.engine.group import EngineGroup
 
 async def main():
-    client = ProcessClient(Config(ModelConfig(model=sys.argv[1])))
+    client = EngineGroup(Config(ModelConfig(model=sys.argv[1])))
     await client.start()
-    print(client.pid, flush=True)
+    print(client.processes()["engine"], flush=True)
     await asyncio.sleep(60)
 
 asyncio.run(main())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from penstock.core.events import (
+    CacheChanged,
     Event,
     Finished,
     Held,
@@ -33,6 +34,8 @@ def test_a_step_arrives_as_it_was() -> None:
         Finished("a", 2.0, FinishReason.STOP, 5, 1, 4, 0, stop_id=1),
         Finished("c", 2.0, FinishReason.ERROR, 5, 1, 4, 0, error=EngineError("x").to_dict()),
     ]
+    cache: Event = CacheChanged([b"\x00" * 16, b"\xff" * 16], [b"\x80" * 16])
+    events.insert(5, cache)
     stats = EngineStats(at=2.0, running=3, step=7, step_s=0.25)
     got = wire.decode_upward(wire.encode_step(events, stats))
     assert got == (events, stats)
@@ -53,12 +56,17 @@ def test_start_and_failure_arrive() -> None:
         stages_s={"load": 0.5},
     )
     assert wire.decode_upward(wire.encode_ready(info)) == info
+    beat = wire.Beat("running step 7", 0.5, 5.0)
+    assert wire.decode_upward(wire.encode_beat(beat)) == beat
     error = EngineError("no").to_dict()
     assert wire.decode_upward(wire.encode_failed(error)) == error
 
 
 def test_messages_arrive() -> None:
-    asked = [submission("a", [1, 2], stop_ids=(3,), logit_bias=((1, 0.5),), bad_words=((1, 2),))]
+    asked = [
+        submission("a", [1, 2], stop_ids=(3,), logit_bias=((1, 0.5),), bad_words=((1, 2),)),
+        submission("b", [1], output=[5, 6], session="s"),
+    ]
     assert wire.decode_message(wire.encode_message(asked)) == asked
     abort = (["a", "b"], FinishReason.TIMEOUT)
     assert wire.decode_message(wire.encode_message(abort)) == abort

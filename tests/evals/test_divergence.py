@@ -21,6 +21,7 @@ def test_a_model_does_not_diverge_from_itself(tmp_path: Path) -> None:
     assert len(scores.kl) == len(IDS) - 3
     assert not scores.kl.any()
     assert scores.same_top.all()
+    assert not scores.regret.any()
     assert np.array_equal(scores.reference_nll, scores.candidate_nll)
 
 
@@ -44,6 +45,7 @@ def test_figures_are_those_of_transformers(tmp_path: Path) -> None:
             assert scores.reference_nll[at] == pytest.approx(-np.log(a[token]), abs=1e-3)
             assert scores.candidate_nll[at] == pytest.approx(-np.log(b[token]), abs=1e-3)
             assert scores.same_top[at] == (a.argmax() == b.argmax())
+            assert scores.regret[at] == pytest.approx(a.max() - a[b.argmax()], abs=1e-4)
             at += 1
     assert at == len(scores.kl)
     assert scores.kl.mean() > 0.1
@@ -72,7 +74,7 @@ def test_a_model_of_nan_diverges_by_nan() -> None:
     logits = torch.randn(2, 5)
     broken = logits.clone()
     broken[1, 3] = torch.nan
-    kl, _, nll, _ = divergence(logits, broken, torch.tensor([0, 0]))
+    kl, _, nll, *_ = divergence(logits, broken, torch.tensor([0, 0]))
     assert kl.isnan().tolist() == [False, True]
     assert nll.isnan().tolist() == [False, True]
 

@@ -22,6 +22,7 @@ def scores(**columns: Any) -> Scores:
         "reference_nll": np.array([1.0, 2.0, 3.0, 4.0]),
         "candidate_nll": np.array([1.5, 2.5, 3.5, 4.5]),
         "same_top": np.array([True, False, True, True]),
+        "regret": np.array([0.0, 0.02, 0.0, 0.0]),
     }
     return Scores(**(plain | columns))
 
@@ -39,6 +40,7 @@ def test_figures_over_all_and_by_context() -> None:
     assert (total.kl_mean, total.kl_median) == (pytest.approx(0.35), pytest.approx(0.25))
     assert total.kl_p99 == pytest.approx(np.quantile([0.1, 0.2, 0.3, 0.8], 0.99))
     assert total.agreement == 0.75
+    assert total.regret == pytest.approx(0.005)
     assert total.reference_perplexity == pytest.approx(math.exp(2.5))
     assert total.candidate_perplexity == pytest.approx(math.exp(3.0))
     assert total.reference_bits_per_byte == pytest.approx(10 / math.log(2) / 16)

@@ -63,7 +63,8 @@ class FakeClient:
     def stats(self) -> EngineStats:
         return EngineStats(at=0.0)
 
-    def check_health(self, stuck_after_s: float) -> None: ...
+    def check_health(self, stuck_after_s: float) -> list[str]:
+        return []
 
     async def close(self) -> None:
         self.closed = True

@@ -168,12 +168,28 @@ def test_what_the_server_tells() -> None:
 
 def test_memory_of_processes_that_live() -> None:
     metrics = Metrics("demo")
-    metrics.watch_process("engine", os.getppid())
-    metrics.watch_process("gone", 2**22 + 1)
+    metrics.watch_processes(lambda: {"engine": os.getppid(), "gone": 2**22 + 1})
     page = Page(metrics)
     assert page("process_resident_memory_bytes", process="api") > 10**7
     assert page("process_resident_memory_bytes", process="engine") > 0
     assert 'process="gone"' not in page.text
+
+
+def test_engines_stand_side_by_side() -> None:
+    """A request that moves has one life: queued at one engine, finished at the other."""
+    metrics = Metrics("demo")
+    metrics([Queued("a", 1.0, 10)], EngineStats(at=1.0, engine=0, running=1, restarts=1))
+    tokens = TokensOut("a", 3.0, 1, [5])
+    end = finished("a", 3.0, FinishReason.LENGTH, 1)
+    metrics([tokens, end], EngineStats(at=3.0, engine=1, running=2, step=1, decode_tokens=1))
+    page = Page(metrics)
+    assert page("num_requests_running", engine="0") == 1
+    assert page("num_requests_running", engine="1") == 2
+    assert page("generation_tokens_total", engine="0") == 0
+    assert page("generation_tokens_total", engine="1") == 1
+    assert page("engine_restarts_total", engine="0") == 1
+    assert page("e2e_request_latency_seconds_sum", engine="1") == 2.0
+    assert metrics.num_live == 0
 
 
 def test_every_name_of_the_catalog_is_on_the_page() -> None:

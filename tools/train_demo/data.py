@@ -23,7 +23,7 @@ import jinja2
 import numpy as np
 import skills
 import zstandard
-from packing import Packer, Sample, encode
+from packing import Packer, Sample, encode, without_repeats
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 HERE = Path(__file__).resolve().parent
@@ -421,6 +421,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=float, default=22e6)
     parser.add_argument("--extract", type=float, default=0.15, help="share of the tokens")
     parser.add_argument("--tools", type=float, default=0.15, help="share of the tokens")
+    parser.add_argument("--no-repeats", action="store_true", help="drop rows with refrains")
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -442,6 +443,8 @@ def main() -> None:
     tok = Tokenizer.from_file(str(path))
     print(len(train), "documents to train on,", len(held), "held out; vocab", tok.get_vocab_size())
     for name, rows in zip(("short", "long"), make_rows(tok, train, args, rng), strict=True):
+        if args.no_repeats:
+            rows = without_repeats(rows, weight=10)
         np.savez(args.out / f"{name}.npz", **rows)
         print(name, rows["ids"].shape, f"filled {(rows['segments'] > 0).mean():.3f}", flush=True)
 

@@ -15,6 +15,7 @@ import math
 import random
 import re
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -91,8 +92,11 @@ class Endpoint:
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request) as reply:
-            message = json.load(reply)["choices"][0]["message"]
+        try:
+            with urllib.request.urlopen(request) as reply:
+                message = json.load(reply)["choices"][0]["message"]
+        except urllib.error.HTTPError as error:
+            return f"(status {error.code}: {error.read().decode()})", []
         calls = [
             {"name": c["function"]["name"], "arguments": parsed(c["function"]["arguments"])}
             for c in message.get("tool_calls") or []

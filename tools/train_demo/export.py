@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 HERE = Path(__file__).resolve().parent
 
 
-def export_model(model: Qwen3, tokenizer: Path, out: Path, with_tokenizer: bool = True) -> None:
-    """config.json and bfloat16 weights, and for the main model the tokenizer's files too."""
+def export_model(model: Qwen3, tokenizer: Path, out: Path) -> None:
+    """config.json, bfloat16 weights and the tokenizer's files."""
     out.mkdir(parents=True, exist_ok=True)
     tok = Tokenizer.from_file(str(tokenizer))
     end, stop = tok.token_to_id("<|endoftext|>"), tok.token_to_id("<|im_end|>")
@@ -24,8 +24,6 @@ def export_model(model: Qwen3, tokenizer: Path, out: Path, with_tokenizer: bool 
         f"model.{k}": v.to(torch.bfloat16).contiguous() for k, v in model.state_dict().items()
     }
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    if not with_tokenizer:
-        return
     template = (HERE / "chat_template.jinja").read_text()
     shutil.copyfile(tokenizer, out / "tokenizer.json")
     shutil.copyfile(HERE / "chat_template.jinja", out / "chat_template.jinja")

@@ -65,3 +65,20 @@ class Packer:
             k: np.stack([r[i] for r in self.rows])
             for i, k in enumerate(("ids", "weights", "segments"))
         }
+
+
+def without_repeats(
+    rows: dict[str, np.ndarray], weight: int, n: int = 8, window: int = 200
+) -> dict[str, np.ndarray]:
+    """Only the rows whose tokens of this weight never repeat n in a row within the window."""
+    keep = []
+    for i, (ids, weights) in enumerate(zip(rows["ids"], rows["weights"], strict=True)):
+        last: dict[bytes, int] = {}
+        for at in np.flatnonzero(weights[: len(ids) - n + 1] == weight).tolist():
+            gram = ids[at : at + n].tobytes()
+            if at - last.get(gram, -window) < window:
+                break
+            last[gram] = at
+        else:
+            keep.append(i)
+    return {name: values[keep] for name, values in rows.items()}

@@ -23,18 +23,6 @@ from model import Qwen3, Shape
 from tokenizers import Tokenizer
 from torch import Tensor
 
-SHAPES = {
-    "model": Shape(),
-    "drafter": Shape(
-        hidden_size=96,
-        intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-    ),
-}
-
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose matrix updates are made nearly orthogonal by a Newton-Schulz iteration."""
@@ -156,7 +144,7 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         torch.manual_seed(args.seed)
-        self.model = Qwen3(SHAPES[args.shape])
+        self.model = Qwen3(Shape())
         named = list(self.model.named_parameters())
         matrices = [p for n, p in named if p.ndim == 2 and "embed" not in n]
         others = [p for n, p in named if p.ndim != 2 or "embed" in n]
@@ -165,7 +153,7 @@ class Run:
         self.step, self.tokens, self.elapsed = 0, 0, 0.0
         self.tok = Tokenizer.from_file(str(args.data / "tokenizer.json"))
         self.texts = json.loads((args.data / "heldout.json").read_text())
-        self.checkpoint = args.work / f"{args.shape}.pt"
+        self.checkpoint = args.work / "model.pt"
         args.work.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
             self.load()
@@ -173,7 +161,7 @@ class Run:
         self.short = Rows(args.data / "short.npz", args.batch, seed)
         self.long = Rows(args.data / "long.npz", max(1, args.batch // 4), seed + 1)
         self.choose = np.random.default_rng(seed + 2)
-        self.log_file = (args.work / f"{args.shape}.log.jsonl").open("a")
+        self.log_file = (args.work / "model.log.jsonl").open("a")
 
     def load(self) -> None:
         state = torch.load(self.checkpoint, weights_only=True)
@@ -244,12 +232,7 @@ class Run:
         """Exports the weights and states the held-out figure of what was exported."""
         for p in self.model.parameters():
             p.data = p.data.bfloat16().float()
-        export_model(
-            self.model,
-            self.args.data / "tokenizer.json",
-            self.args.out,
-            with_tokenizer=self.args.shape == "model",
-        )
+        export_model(self.model, self.args.data / "tokenizer.json", self.args.out)
         self.log(final_bits_per_byte=held_out_bits(self.model, self.tok, self.texts, 10**9))
 
 
@@ -260,7 +243,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoint and log")
     parser.add_argument("--minutes", type=float, default=65)
     parser.add_argument("--decay-from", type=float, default=0.7)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="model")
     parser.add_argument("--batch", type=int, default=16, help="rows of 512 tokens in a step")
     parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--adam-lr", type=float, default=0.004)

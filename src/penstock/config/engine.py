@@ -59,7 +59,13 @@ class EngineConfig:
     )
     num_threads: int | None = option(
         None,
-        "Threads of the engine's arithmetic on a CPU",
+        "Threads of each engine's arithmetic on a CPU",
         unit="threads",
-        automatic="one for each physical core",
+        automatic="one for each physical core, shared out between engines",
+    )
+    data_parallel_size: int = option(
+        1,
+        "Engine processes behind one server, each with the whole model, a queue and a cache of its"
+        " own; --max-num-seqs and --kv-cache-memory-bytes are those of each",
+        unit="engines",
     )

@@ -12,6 +12,9 @@ from penstock.config.option import Option, options
 from penstock.config.server import ServerConfig
 from penstock.errors import ConfigError
 
+MAX_ENGINES = 64
+"""Behind one server."""
+
 SECTIONS: dict[str, type] = {"model": ModelConfig, "engine": EngineConfig, "server": ServerConfig}
 
 
@@ -25,7 +28,12 @@ class Config:
     def max_waiting(self) -> int:
         """Most requests that may queue."""
         limit = self.server.max_waiting
-        return 4 * self.engine.max_num_seqs if limit is None else limit
+        return 4 * self.max_running if limit is None else limit
+
+    @property
+    def max_running(self) -> int:
+        """Most requests that may run, on all engines together."""
+        return self.engine.max_num_seqs * self.engine.data_parallel_size
 
     @property
     def served_names(self) -> tuple[str, ...]:
@@ -78,6 +86,9 @@ def _check_engine(engine: EngineConfig) -> None:
     _at_least(engine, "block_size", 1)
     _at_least(engine, "kv_cache_memory_bytes", 1)
     _at_least(engine, "num_threads", 1)
+    size = engine.data_parallel_size
+    ok = 1 <= size <= MAX_ENGINES
+    _require(ok, "data_parallel_size", size, "out of range", f"Give 1 to {MAX_ENGINES}.")
     depth = engine.scheduler_depth
     _require(depth in (1, 2), "scheduler_depth", depth, "only 1 and 2 exist", "Use 1 or 2.")
     budget = engine.max_num_batched_tokens

@@ -30,6 +30,20 @@ class BlockPool:
         self._idle: dict[int, None] = {}
         self._index: dict[tuple[int, bytes], int] = {}
         self._key_of: dict[int, tuple[int, bytes]] = {}
+        self._watched = -1
+        self._changes: dict[bytes, bool] = {}
+
+    def watch(self, group: int) -> None:
+        """From now on note which names of this KV group come and go, for `take_changes`."""
+        self._watched = group
+
+    def take_changes(self) -> tuple[list[bytes], list[bytes]]:
+        """Names (stored, removed) since the last call; one that came and went is told once."""
+        if not self._changes:
+            return [], []
+        changes, self._changes = self._changes, {}
+        stored = [name for name, there in changes.items() if there]
+        return stored, [name for name, there in changes.items() if not there]
 
     @property
     def num_free(self) -> int:
@@ -62,8 +76,14 @@ class BlockPool:
     def _evict(self) -> int:
         block = next(iter(self._idle))
         del self._idle[block]
-        del self._index[self._key_of.pop(block)]
+        self._unname(block)
         return block
+
+    def _unname(self, block: int) -> None:
+        key = self._key_of.pop(block)
+        del self._index[key]
+        if key[0] == self._watched:
+            self._changes[key[1]] = False
 
     def take(self, blocks: Iterable[int]) -> None:
         """One more reference to each of these indexed blocks (a prefix hit)."""
@@ -81,6 +101,8 @@ class BlockPool:
         if block not in self._key_of and key not in self._index:
             self._index[key] = block
             self._key_of[block] = key
+            if group == self._watched:
+                self._changes[block_hash] = True
 
     def release(self, blocks: Iterable[int]) -> None:
         """Give up one reference to each, in this order. Hand tails in first: what was given up
@@ -94,7 +116,7 @@ class BlockPool:
             elif self.retain:
                 self._idle[block] = None
             else:
-                del self._index[self._key_of.pop(block)]
+                self._unname(block)
                 self._free.append(block)
 
     def check(self, held: Iterable[int]) -> None:

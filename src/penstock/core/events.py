@@ -86,4 +86,14 @@ class Finished:
     """`PenstockError.to_dict` when the reason is `error`"""
 
 
-Event = Queued | Held | Scheduled | Preempted | TokensOut | PromptLogprobs | Finished
+@dataclass(slots=True)
+class CacheChanged:
+    """Blocks, by hash, that the prefix cache holds or lost since the last step, for routers."""
+
+    stored: list[bytes]
+    removed: list[bytes]
+    id: str = ""
+    """of no request"""
+
+
+Event = Queued | Held | Scheduled | Preempted | TokensOut | PromptLogprobs | Finished | CacheChanged

@@ -5,7 +5,7 @@ Token ids only: stop strings, templates and text live above the engine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from penstock.errors import InvalidFieldError
@@ -127,6 +127,11 @@ class Submission:
     """absolute, on the same clock as arrival_s; past it the work is dropped"""
     cache_salt: str = ""
     """only requests of the same salt share cached prefixes"""
+    session: str = ""
+    """requests of one session are likely to share a prefix; a hint for routers"""
+    output: list[int] = field(default_factory=list)
+    """ids that another engine generated for it already: this one continues after them, and the
+    next draw's output position is their number"""
 
 
 class Request:
@@ -170,7 +175,7 @@ class Request:
         self.submission = submission
         self.sampling = sampling
         self.group = submission.group
-        self.tokens: list[int] = list(submission.prompt)
+        self.tokens: list[int] = submission.prompt + submission.output
         self.num_prompt = len(submission.prompt)
         self.limit = limit
         """most tokens, prompt included"""

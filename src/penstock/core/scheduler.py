@@ -27,6 +27,7 @@ from penstock.core import prefix
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.events import (
+    CacheChanged,
     Event,
     Finished,
     Held,
@@ -71,6 +72,13 @@ class Counters:
 
 def _order(request: Request) -> tuple[float, ...]:
     return request.order
+
+
+def _check_output(request: Request) -> None:
+    """A request that comes with output must have some left to write."""
+    output = request.submission.output
+    if output and (len(request.tokens) >= request.limit or output[-1] in request.stops):
+        raise InvalidFieldError("The output is complete already.", param="output")
 
 
 class Scheduler:
@@ -132,6 +140,9 @@ class Scheduler:
 
     def take_events(self) -> list[Event]:
         events, self._events = self._events, []
+        stored, removed = self.pool.take_changes()
+        if stored or removed:
+            events.append(CacheChanged(stored, removed))
         return events
 
     def live_ids(self) -> list[str]:
@@ -162,6 +173,7 @@ class Scheduler:
                 param="request_id",
             )
         request = Request(submission, len(self._tables.groups), self._limit(submission))
+        _check_output(request)
         request.order = self._policy(submission, self._serial)
         self._serial += 1
         sampling = submission.sampling
@@ -401,7 +413,7 @@ class Scheduler:
         request.slot = self._free_slots.pop()
         request.status = Status.RUNNING
         cached = self._tables.take(request, hits)
-        resumed = request.preemptions > 0
+        resumed = request.preemptions > 0 or bool(request.submission.output)
         if not resumed:
             request.cached_tokens = cached
         if request.reads_cache:

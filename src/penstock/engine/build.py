@@ -16,10 +16,11 @@ from penstock.attention.base import AttentionBackend
 from penstock.config import Config
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
-from penstock.core.plan import UNKNOWN, BlockDelta, Entry, StepPlan
+from penstock.core.plan import UNKNOWN, BlockDelta, Entry, KVGroup, StepPlan
 from penstock.core.policy import make_policy
 from penstock.core.request import Sampling
 from penstock.core.scheduler import Limits, Scheduler
+from penstock.engine.activity import Activity
 from penstock.engine.client import ModelInfo
 from penstock.engine.engine import Engine, Publish
 from penstock.engine.executor import InlineExecutor, ThreadExecutor
@@ -39,11 +40,13 @@ GPU_BUDGET = 8192
 class Stages:
     """Seconds of each stage of a start, in order."""
 
+    activity: Activity
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
+        self.activity.begin(name)
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began
@@ -56,12 +59,24 @@ class Fit:
     block_size: int
     num_blocks: int
     max_model_len: int
+    kv_cache_bytes: int
 
 
-def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine, ModelInfo]:
-    """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …"""
-    stages = Stages()
-    device = choose_device(config)
+def build_engine(
+    config: Config,
+    clock: Clock,
+    publish: Publish,
+    activity: Activity | None = None,
+    index: int = 0,
+) -> tuple[Engine, ModelInfo]:
+    """Load the model, fit the cache, warm up. Raises ConfigError, CheckpointError, …
+
+    activity: told what the start, and then the engine, does. index: of this engine among
+    --data-parallel-size; with --device auto each takes a GPU of its own as far as there are some.
+    """
+    activity = activity or Activity()
+    stages = Stages(activity)
+    device = choose_device(config, index)
     if config.engine.num_threads is not None:
         torch.set_num_threads(config.engine.num_threads)
     with stages.time("find checkpoint"):
@@ -81,33 +96,38 @@ def build_engine(config: Config, clock: Clock, publish: Publish) -> tuple[Engine
             config.engine.num_threads,
         )
     with stages.time("allocate cache"):
-        caches = allocate_caches(
-            backend,
-            model.kv_groups,
-            fit.num_blocks,
-            fit.block_size,
-            model.num_kv_heads,
-            model.head_dim,
-            dtype,
-            device,
-        )
+        heads = (model.num_kv_heads, model.head_dim)
+        shape = (model.kv_groups, fit.num_blocks, fit.block_size, *heads)
+        caches = allocate_caches(backend, *shape, dtype, device)
     runner = ModelRunner(
         model, caches, fit.block_size, limits.max_num_seqs, limits.max_model_len, device
     )
     with stages.time("warm up"):
         warm_up(runner, fit.block_size)
-    scheduler = Scheduler(
-        limits,
-        BlockPool(fit.num_blocks, fit.block_size, config.engine.enable_prefix_caching),
-        model.kv_groups,
-        make_policy(config.engine.scheduling_policy, config.engine.priority_ageing_s),
-        clock,
-        cache_key=f"{folder}:{dtype}:{loaded.format.name}",
-    )
+    cache_key = f"{folder}:{dtype}:{loaded.format.name}"
+    scheduler = _scheduler(config, limits, fit, model.kv_groups, clock, cache_key)
     executor = ThreadExecutor(runner.run) if limits.depth > 1 else InlineExecutor(runner.run)
     info = _info(model.vocab_size, limits, fit, loaded.dtype, device, stages)
     info.architecture, info.eos_ids = str(raw["architectures"][0]), eos_ids(folder, raw)
-    return Engine(scheduler, executor, clock, publish), info
+    info.cache_key = cache_key
+    return Engine(scheduler, executor, clock, publish, activity), info
+
+
+def _scheduler(
+    config: Config,
+    limits: Limits,
+    fit: Fit,
+    groups: tuple[KVGroup, ...],
+    clock: Clock,
+    cache_key: str,
+) -> Scheduler:
+    engine = config.engine
+    pool = BlockPool(fit.num_blocks, fit.block_size, engine.enable_prefix_caching)
+    if engine.data_parallel_size > 1:
+        # The router is told of a group with full attention, for that keeps whole prefixes.
+        pool.watch(next((g for g, group in enumerate(groups) if not group.window), 0))
+    policy = make_policy(engine.scheduling_policy, engine.priority_ageing_s)
+    return Scheduler(limits, pool, groups, policy, clock, cache_key)
 
 
 def _info(
@@ -129,6 +149,7 @@ def _info(
         dtype=str(dtype).removeprefix("torch."),
         device=str(device),
         architecture="",
+        kv_cache_bytes=fit.kv_cache_bytes,
         notes=stages.notes,
         stages_s=stages.seconds,
     )
@@ -171,7 +192,11 @@ def _fit(
     each = block_bytes(groups, size, model.num_kv_heads, model.head_dim, dtype)
     per_request = -(-context // size) * len(groups)
     most = per_request * config.engine.max_num_seqs
-    blocks, why = choose_num_blocks(config.engine.kv_cache_memory_bytes, each, most, device)
+    sharers = config.engine.data_parallel_size
+    if device.type == "cuda" and config.engine.device == "auto":
+        sharers = -(-sharers // torch.cuda.device_count())
+    wanted_bytes = config.engine.kv_cache_memory_bytes
+    blocks, why = choose_num_blocks(wanted_bytes, each, most, device, sharers)
     stages.notes.append(f"KV cache of {blocks} blocks ({blocks * each / 2**20:.0f} MiB): {why}")
     room = blocks // len(groups) * size
     if room < context:
@@ -183,7 +208,7 @@ def _fit(
             )
         stages.notes.append(f"context lowered from {context} to {room}: the cache holds no more")
         context = room
-    return Fit(size, blocks, context)
+    return Fit(size, blocks, context, blocks * each)
 
 
 def warm_up(runner: ModelRunner, block_size: int) -> None:

@@ -46,6 +46,9 @@ class ModelInfo:
     dtype: str
     device: str
     architecture: str
+    cache_key: str = ""
+    """what block hashes begin with (`core.prefix.root`)"""
+    kv_cache_bytes: int = 0
     notes: list[str] = field(default_factory=list)
     """decisions and their reasons, for the start-up log"""
     stages_s: dict[str, float] = field(default_factory=dict)
@@ -80,6 +83,10 @@ class EngineStats:
     """since start"""
     leaked_blocks: int = 0
     """imbalance of the books found when idle; always 0"""
+    engine: int = 0
+    """which of the engines behind one client"""
+    restarts: int = 0
+    """how often its process had to be replaced"""
 
 
 EventSink = Any
@@ -106,14 +113,18 @@ class EngineClient(Protocol):
         ...
 
     def subscribe(self, sink: EventSink) -> None:
-        """`sink(events: list[Event], stats: EngineStats)` is called for every step."""
+        """`sink(events: list[Event], stats: EngineStats)` is called for every step of every
+        engine; `stats.engine` tells which."""
         ...
 
-    def stats(self) -> EngineStats: ...
+    def stats(self) -> EngineStats:
+        """The latest snapshot; of several engines together."""
+        ...
 
-    def check_health(self, stuck_after_s: float) -> None:
-        """Raise EngineDeadError or EngineStuckError (naming the phase and the age of the oldest
-        work that saw no progress); return when all is well."""
+    def check_health(self, stuck_after_s: float) -> list[str]:
+        """Raise EngineDeadError or EngineStuckError (naming the engine, the phase and the age of
+        the oldest work that saw no progress) when requests are not served now; else return what
+        is wrong in spite of that, a sentence each."""
         ...
 
     async def close(self) -> None: ...

@@ -18,6 +18,7 @@ from penstock.core.events import Event, Finished
 from penstock.core.plan import StepPlan, StepResult
 from penstock.core.request import FinishReason, Submission
 from penstock.core.scheduler import Scheduler
+from penstock.engine.activity import Activity, Pace
 from penstock.engine.client import EngineStats
 from penstock.errors import PenstockError
 
@@ -43,14 +44,22 @@ class ClosableExecutor(Protocol):
 
 class Engine:
     def __init__(
-        self, scheduler: Scheduler, executor: ClosableExecutor, clock: Clock, publish: Publish
+        self,
+        scheduler: Scheduler,
+        executor: ClosableExecutor,
+        clock: Clock,
+        publish: Publish,
+        activity: Activity | None = None,
     ) -> None:
+        """activity: told what the engine does."""
         self.scheduler = scheduler
         self._executor = executor
         self._clock = clock
         self._publish = publish
         self._refused: list[Event] = []
         self._leaked = 0
+        self._activity = activity or Activity()
+        self._pace = Pace()
         self._under_way: deque[StepPlan] = deque()
         self._stats = EngineStats(at=clock.now())
 
@@ -61,6 +70,7 @@ class Engine:
                 self.step()
             else:
                 self._rest()
+                self._activity.begin("idle")
         self.close()
 
     def close(self) -> None:
@@ -76,12 +86,17 @@ class Engine:
             self._under_way.append(plan)
         scheduled = time.perf_counter()
         if self.scheduler.num_in_flight:
+            plan = self._under_way[0]
+            self._activity.begin("running step", plan.step, self._pace.limit_s(plan.num_tokens))
             result = self._executor.collect()
             collected = time.perf_counter()
             self.scheduler.apply(result)
             self._stats.device_s = result.device_s
             self._stats.schedule_s = scheduled - began + time.perf_counter() - collected
+            self._pace.note(plan.num_tokens, max(collected - scheduled, result.device_s))
             self._count(self._under_way.popleft())
+        else:
+            self._activity.begin("waiting for blocks")
         self._stats.step_s = time.perf_counter() - began
         self._tell()
 

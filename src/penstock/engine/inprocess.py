@@ -82,10 +82,10 @@ class InProcessClient:
         self._boxes.subscribe(sink)
 
     def stats(self) -> EngineStats:
-        return self._boxes.stats
+        return self._boxes.progress.stats
 
-    def check_health(self, stuck_after_s: float) -> None:
-        self._boxes.check_health(stuck_after_s)
+    def check_health(self, stuck_after_s: float) -> list[str]:
+        return self._boxes.check_health(stuck_after_s)
 
     async def close(self) -> None:
         if self._thread is not None:

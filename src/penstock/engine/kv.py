@@ -41,12 +41,17 @@ def available_bytes(device: torch.device) -> int:
 
 
 def choose_num_blocks(
-    wanted_bytes: int | None, bytes_per_block: int, most_blocks: int, device: torch.device
+    wanted_bytes: int | None,
+    bytes_per_block: int,
+    most_blocks: int,
+    device: torch.device,
+    sharers: int = 1,
 ) -> tuple[int, str]:
     """(number of blocks, the reason in words).
 
     wanted_bytes: --kv-cache-memory-bytes; None takes a safe share of the free memory, but no more
-    than `most_blocks`, which is what all requests at full length could use. Raises ConfigError
+    than `most_blocks`, which is what all requests at full length could use. sharers: engines that
+    start together on this memory, each of which takes its part of that share. Raises ConfigError
     when the wanted size is not there or holds no block.
     """
     free = available_bytes(device)
@@ -61,6 +66,8 @@ def choose_num_blocks(
     else:
         share = CPU_SHARE if device.type == "cpu" else GPU_SHARE
         blocks, why = int(free * share) // bytes_per_block, f"{share:.0%} of the free memory"
+        if sharers > 1:
+            blocks, why = blocks // sharers, f"{why} for {sharers} engines"
         if blocks > most_blocks:
             blocks, why = most_blocks, "all requests at full length"
     if blocks < 1:

@@ -30,11 +30,14 @@ NATIVE_ACTS = ("silu", "swish")
 NATIVE_HEADS = range(16, 257, 16)
 
 
-def choose_device(config: Config) -> torch.device:
-    """The config's device; `auto` is a GPU where there is one. Raises ConfigError."""
+def choose_device(config: Config, index: int = 0) -> torch.device:
+    """The config's device; `auto` is a GPU where there is one, another for each engine (index) as
+    far as there are some. Raises ConfigError."""
     name = config.engine.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto" and torch.cuda.is_available():
+        name = f"cuda:{index % torch.cuda.device_count()}"
+    elif name == "auto":
+        name = "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

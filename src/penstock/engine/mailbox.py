@@ -100,21 +100,49 @@ class Mailbox:
         return self._delta
 
 
+class Progress:
+    """When an engine last finished a step, and what it said then."""
+
+    def __init__(self) -> None:
+        self.stats = EngineStats(at=0.0)
+        self.restart()
+
+    def restart(self) -> None:
+        """Work arrives at an engine that had none."""
+        self._at = time.monotonic()
+
+    def note(self, stats: EngineStats) -> None:
+        if stats.step != self.stats.step or stats.running == 0:
+            self._at = time.monotonic()
+        self.stats = stats
+
+    def check(self, name: str, num_open: int, stuck_after_s: float) -> None:
+        """Raise EngineStuckError when requests are open and no step was finished for long."""
+        age = time.monotonic() - self._at
+        if num_open and age > stuck_after_s:
+            phase = "running a step" if self.stats.running else "taking in requests"
+            raise EngineStuckError(
+                f"{name} made no progress for {age:.1f} s with {num_open} requests "
+                f"open; it was last seen {phase} (step {self.stats.step}).",
+                cure="Look at the engine's log; restart the server if it does not recover.",
+            )
+
+
 class Mailboxes:
-    """All requests that are open on this side, and when the engine was last heard of."""
+    """All requests that are open on this side."""
 
     def __init__(self, abort: Abort) -> None:
         self._abort = abort
         self._open: dict[str, Mailbox] = {}
         self._sinks: list[Callable[[list[Event], EngineStats], None]] = []
-        self._dead: dict[str, Any] | None = None
-        self._progress_at = time.monotonic()
-        self.stats = EngineStats(at=0.0)
+        self.dead: dict[str, Any] | None = None
+        """the error that ends all requests, once nobody serves"""
+        self.progress = Progress()
 
     def open(self, submissions: list[Submission]) -> list[Mailbox]:
         """Raises InvalidFieldError when an id is in use, EngineDeadError when nobody serves."""
-        if self._dead is not None:
-            raise errors.from_dict(self._dead)
+        if self.dead is not None:
+            raise errors.from_dict(self.dead)
         for submission in submissions:
             if submission.id in self._open:
                 raise InvalidFieldError(
@@ -123,7 +151,7 @@ class Mailboxes:
                     param="request_id",
                 )
         if not self._open:
-            self._progress_at = time.monotonic()
+            self.progress.restart()
         boxes = [Mailbox(s, self._abort, self._forget) for s in submissions]
         self._open.update((box.id, box) for box in boxes)
         return boxes
@@ -136,9 +164,7 @@ class Mailboxes:
 
     def deliver(self, events: list[Event], stats: EngineStats) -> None:
         """What the engine published for one step."""
-        if stats.step != self.stats.step or stats.running == 0:
-            self._progress_at = time.monotonic()
-        self.stats = stats
+        self.progress.note(stats)
         for event in events:
             box = self._open.get(event.id)
             if box is not None:
@@ -150,21 +176,14 @@ class Mailboxes:
 
     def bury(self, error: EngineDeadError) -> None:
         """The engine is gone: every open request ends with this error, and so do later ones."""
-        self._dead = error.to_dict()
+        self.dead = error.to_dict()
         for box in self._open.values():
-            box.fail(self._dead)
+            box.fail(self.dead)
         self._open.clear()
 
-    def check_health(self, stuck_after_s: float) -> None:
-        """See EngineClient.check_health. Work is unserved when requests are open here and the
-        engine finished no step since."""
-        if self._dead is not None:
-            raise errors.from_dict(self._dead)
-        age = time.monotonic() - self._progress_at
-        if self._open and age > stuck_after_s:
-            phase = "running a step" if self.stats.running else "taking in requests"
-            raise EngineStuckError(
-                f"The engine made no progress for {age:.1f} s with {len(self._open)} requests "
-                f"open; it was last seen {phase} (step {self.stats.step}).",
-                cure="Look at the engine's log; restart the server if it does not recover.",
-            )
+    def check_health(self, stuck_after_s: float) -> list[str]:
+        """See EngineClient.check_health."""
+        if self.dead is not None:
+            raise errors.from_dict(self.dead)
+        self.progress.check("The engine", len(self._open), stuck_after_s)
+        return []

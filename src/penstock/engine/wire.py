@@ -1,6 +1,6 @@
 """What API and engine processes say to each other: msgpack frames of plain data.
 
-Up:   ready (ModelInfo), failed (an error), step (events and stats).
+Up:   ready (ModelInfo), failed (an error), step (events and stats), beat (what the engine does).
 Down: submissions, aborts, stop.
 
 A step's output tokens travel as columns, for they are most of the traffic; whatever else happened
@@ -9,11 +9,13 @@ travels as records before them, and endings after them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from penstock.core.events import (
+    CacheChanged,
     Event,
     Finished,
     Held,
@@ -35,6 +37,7 @@ KINDS: tuple[type[Any], ...] = (
     TokensOut,
     PromptLogprobs,
     Finished,
+    CacheChanged,
 )
 _CODES = {kind: code for code, kind in enumerate(KINDS)}
 _encode = msgspec.msgpack.Encoder().encode
@@ -67,13 +70,30 @@ def encode_failed(error: dict[str, Any]) -> bytes:
     return _encode(("failed", error))
 
 
-Upward = tuple[list[Event], EngineStats] | ModelInfo | dict[str, Any]
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life."""
+
+    phase: str = "starting"
+    age_s: float = 0.0
+    """how long the phase lasts by now"""
+    limit_s: float = 0.0
+    """when it is stuck; 0 = never"""
+
+
+def encode_beat(beat: Beat) -> bytes:
+    return _encode(("beat", beat))
+
+
+Upward = tuple[list[Event], EngineStats] | ModelInfo | Beat | dict[str, Any]
 
 
 def decode_upward(frame: bytes) -> Upward:
     kind, *rest = _decode(frame)
     if kind == "ready":
         return msgspec.convert(rest[0], ModelInfo)
+    if kind == "beat":
+        return msgspec.convert(rest[0], Beat)
     if kind == "failed":
         return dict(rest[0])
     before, ids, tokens, at, step, after, stats = rest

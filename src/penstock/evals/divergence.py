@@ -31,6 +31,9 @@ class Scores:
     candidate_nll: NDArray[np.float64]
     same_top: NDArray[np.bool_]
     """whether both prefer the same token"""
+    regret: NDArray[np.float64]
+    """reference's probability of its own favourite less that of the candidate's favourite: near 0
+    where they differ over a tie"""
 
 
 def compare(
@@ -63,13 +66,15 @@ def compare(
 
 def divergence(
     reference: Tensor, candidate: Tensor, ids: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits [rows, vocab_size] of both, ids [rows] of the tokens that came -> by row: KL, the
-    reference's and the candidate's -log probability (float64, nats), whether their tops agree.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Logits [rows, vocab_size] of both, ids [rows] of the tokens that came -> the columns of
+    `Scores` from `kl` on, float64.
 
     A candidate that is not a number has a KL of nan.
     """
     p, q = reference.double().log_softmax(-1), candidate.double().log_softmax(-1)
     kl = (p.exp() * (p - q)).sum(-1)
     nll = [-of.gather(1, ids[:, None])[:, 0] for of in (p, q)]
-    return kl, nll[0], nll[1], p.argmax(-1) == q.argmax(-1)
+    tops = p.argmax(-1, keepdim=True), q.argmax(-1, keepdim=True)
+    mine, other = (p.gather(1, top)[:, 0].exp() for top in tops)
+    return kl, nll[0], nll[1], (tops[0] == tops[1])[:, 0], mine - other

@@ -27,6 +27,8 @@ class Figures:
     kl_p99: float
     agreement: float
     """share of tokens where both models prefer the same one"""
+    regret: float
+    """probability that the reference gives its favourite beyond the candidate's favourite"""
     reference_perplexity: float
     candidate_perplexity: float
     reference_bits_per_byte: float
@@ -123,6 +125,7 @@ def _figures(scores: Scores, lengths: NDArray[np.int64], where: NDArray[np.bool_
         kl_median=float(median),
         kl_p99=float(p99),
         agreement=float(scores.same_top[where].mean()),
+        regret=float(scores.regret[where].mean()),
         reference_perplexity=float(np.exp(nll[0].mean())),
         candidate_perplexity=float(np.exp(nll[1].mean())),
         reference_bits_per_byte=bits[0],

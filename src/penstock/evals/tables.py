@@ -27,10 +27,10 @@ def render(report: Report) -> Group:
 
 def _quality(report: Report) -> RenderableType:
     rows = {**report.buckets, "all": report.total}
-    kl = ("tokens seen", "scored", "KL mean", "median", "p99", "same top")
+    kl = ("tokens seen", "scored", "KL mean", "median", "p99", "same top", "regret")
     perplexity = ("tokens seen", "perplexity", "reference", "bits/byte", "reference")
     return Group(
-        table("KL divergence, nats", kl, [_kl(*row) for row in rows.items()]),
+        table("KL divergence, nats; other favourites", kl, [_kl(*row) for row in rows.items()]),
         table("Perplexity", perplexity, [_perplexity(*row) for row in rows.items()]),
     )
 
@@ -43,6 +43,7 @@ def _kl(name: str, part: Figures) -> list[str]:
         number(part.kl_median, 5),
         number(part.kl_p99, 5),
         number(100 * part.agreement, 2) + " %",
+        number(part.regret, 6),
     ]
 
 

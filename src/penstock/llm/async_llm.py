@@ -104,6 +104,7 @@ class AsyncLLM:
         arrival_s: float | None = None,
         deadline_s: float | None = None,
         cache_salt: str = "",
+        session: str = "",
         default_max_tokens: int | None = None,
         add_special_tokens: bool = True,
     ) -> Generation:
@@ -111,6 +112,7 @@ class AsyncLLM:
 
         request_id: unique among the running ones; made up when None.
         arrival_s, deadline_s: absolute, in seconds on `self.clock`; arrival is now when None.
+        session: requests of one session like to meet the same engine's cache; a hint.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
@@ -131,6 +133,7 @@ class AsyncLLM:
             arrival_s=arrival_s,
             deadline_s=deadline_s,
             cache_salt=cache_salt,
+            session=session,
         )
 
     async def chat(

@@ -57,6 +57,7 @@ class Generation:
         arrival_s: float = 0.0,
         deadline_s: float | None = None,
         cache_salt: str = "",
+        session: str = "",
         times: TextTimes | None = None,
     ) -> None:
         self.request_id = request_id
@@ -88,6 +89,7 @@ class Generation:
                     priority=priority,
                     deadline_s=deadline_s,
                     cache_salt=cache_salt,
+                    session=session,
                 )
                 for choice_id, sampling in zip(self._ids, samplings, strict=True)
             ]

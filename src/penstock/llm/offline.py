@@ -28,7 +28,11 @@ MIN_IN_FLIGHT = 64
 
 
 async def start_in_process(config: Config) -> AsyncLLM:
-    """An `AsyncLLM` over an engine in this process."""
+    """An `AsyncLLM` over an engine in this process, or over processes when several are wanted."""
+    if config.engine.data_parallel_size > 1:
+        from penstock.engine.group import EngineGroup
+
+        return await AsyncLLM.start(config, EngineGroup(config))
     from penstock.engine.inprocess import InProcessClient  # only where a model starts
 
     return await AsyncLLM.start(config, InProcessClient(config))

@@ -134,6 +134,7 @@ LOST_TOKENS = counter(
 PREEMPTIONS = counter(
     "num_preemptions", "preemptions", "Requests put back into the queue.", alias="num_preemptions"
 )
+RESTARTS = counter("engine_restarts", "processes", "Engine processes that ended and were replaced.")
 PREFIX_QUERIES = counter(
     "prefix_cache_queries",
     "tokens",

@@ -68,8 +68,15 @@ class Board(Collector):
         """`common`: values of the labels that all metrics have."""
         self._metrics = tuple(metrics)
         self._common = [common[name] for name in COMMON_LABELS]
+        self._beside: list[Board] = []
         self.numbers = {m.name: Number(m) for m in self._metrics if m.kind is not Kind.HISTOGRAM}
         self.histograms = {m.name: Histogram(m) for m in self._metrics if m.kind is Kind.HISTOGRAM}
+
+    def beside(self, common: Mapping[str, str]) -> Board:
+        """The same metrics with other values of the common labels, collected with these."""
+        board = Board(self._metrics, common)
+        self._beside.append(board)
+        return board
 
     def number(self, metric: Metric) -> Number:
         return self.numbers[metric.name]
@@ -85,7 +92,8 @@ class Board(Collector):
     def collect(self) -> Iterator[Family]:
         for metric in self._metrics:
             for family in self._families(metric):
-                self._fill(family, metric)
+                for board in (self, *self._beside):
+                    board._fill(family, metric)
                 yield family
 
     def _families(self, metric: Metric) -> Iterator[Family]:

@@ -7,6 +7,7 @@ row: gaps between tokens are grouped first, because rows that run together share
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import psutil
@@ -23,20 +24,21 @@ if TYPE_CHECKING:
 
 
 class Metrics:
-    """Metrics of one engine as seen by the process that serves it."""
+    """Metrics of a server and its engines, as seen by the process that serves. What is the
+    server's own stands under engine 0."""
 
-    def __init__(
-        self, model_name: str, registry: CollectorRegistry | None = None, engine: str = "0"
-    ) -> None:
+    def __init__(self, model_name: str, registry: CollectorRegistry | None = None) -> None:
         """registry: an own one unless given. Raises ValueError when it has one of the names."""
         self._registry = registry or CollectorRegistry(auto_describe=False)
-        self._board = Board(c.CATALOG, {"model_name": model_name, "engine": engine})
+        self._model_name = model_name
+        self._board = Board(c.CATALOG, {"model_name": model_name, "engine": "0"})
+        self._engines = {0: self._board}
+        self._engine = self._board
+        """the one that tells just now"""
         self._registry.register(self._board)
         self._live: dict[str, Progress] = {}
-        self._pids = {"api": os.getpid()}
-        ended = self._board.number(c.SUCCESS)
-        for reason in FinishReason:
-            ended.set(0, reason.value)
+        self._processes: Callable[[], dict[str, int]] = dict
+        _no_endings(self._board)
 
     @property
     def num_live(self) -> int:
@@ -47,6 +49,7 @@ class Metrics:
 
     def __call__(self, events: list[Event], stats: EngineStats) -> None:
         """A step happened (or a second passed while idle)."""
+        self._engine = self._engines.get(stats.engine) or self._new_engine(stats.engine)
         gaps: dict[float, int] = {}
         live, tokens = self._live, 0
         for event in events:
@@ -61,10 +64,16 @@ class Metrics:
             else:
                 self._rare(event)
         self._add(c.GENERATION_TOKENS, tokens)
-        itl = self._board.histogram(c.ITL_S)
+        itl = self._engine.histogram(c.ITL_S)
         for gap, times in gaps.items():
             itl.observe(gap, times)
         self._step(stats)
+
+    def _new_engine(self, index: int) -> Board:
+        common = {"model_name": self._model_name, "engine": str(index)}
+        board = self._engines[index] = self._board.beside(common)
+        _no_endings(board)
+        return board
 
     def _rare(self, event: Event) -> None:
         """What happens a few times in a request's life."""
@@ -80,11 +89,11 @@ class Metrics:
             self._finished(event)
 
     def _finished(self, event: Finished) -> None:
-        self._board.number(c.SUCCESS).add(1, event.reason.value)
+        self._engine.number(c.SUCCESS).add(1, event.reason.value)
         if event.reason is FinishReason.ABORT:
             self._add(c.CANCELLED, 1)
         if event.error is not None:
-            self._board.number(c.REQUEST_ERRORS).add(1, str(event.error["code"]))
+            self._engine.number(c.REQUEST_ERRORS).add(1, str(event.error["code"]))
         progress = self._live.pop(event.id, None)
         if progress is not None:  # a request that was refused at the door has no life
             self._lived(progress.finish(event))
@@ -120,8 +129,9 @@ class Metrics:
             (c.PREFIX_QUERIES, stats.prefix_queries),
             (c.PREFIX_HITS, stats.prefix_hits),
             (c.PREEMPTIONS, stats.preemptions),
+            (c.RESTARTS, stats.restarts),
         ):
-            self._board.number(metric).set(value)
+            self._engine.number(metric).set(value)
         computed = stats.prefill_tokens + stats.decode_tokens
         if computed:
             self._add(c.STEPS, 1)
@@ -141,15 +151,15 @@ class Metrics:
         values = (info.block_size, info.num_blocks, info.max_model_len, info.dtype)
         self._board.number(c.CACHE_CONFIG).set(1, *(str(value) for value in values))
 
-    def watch_process(self, role: str, pid: int) -> None:
-        """Report this process's memory as well; `api` is the calling process from the start."""
-        self._pids[role] = pid
+    def watch_processes(self, processes: Callable[[], dict[str, int]]) -> None:
+        """Report the memory of these as well, by role; `api` is the calling process."""
+        self._processes = processes
 
     def requested(self, n: int, max_tokens: int | None) -> None:
         """A request was accepted with these parameters."""
-        self._observe(c.REQUEST_N, n)
+        self._board.histogram(c.REQUEST_N).observe(n)
         if max_tokens is not None:
-            self._observe(c.REQUEST_MAX_TOKENS, max_tokens)
+            self._board.histogram(c.REQUEST_MAX_TOKENS).observe(max_tokens)
 
     def rejected(self, reason: str) -> None:
         """A request was refused at once; reason: an error's code, as `queue_full`."""
@@ -160,10 +170,10 @@ class Metrics:
         self._board.number(c.HTTP_ERRORS).add(1, code, str(status))
 
     def tokenized(self, seconds: float) -> None:
-        self._observe(c.TOKENIZE_S, seconds)
+        self._board.histogram(c.TOKENIZE_S).observe(seconds)
 
     def detokenized(self, seconds: float) -> None:
-        self._observe(c.DETOKENIZE_S, seconds)
+        self._board.histogram(c.DETOKENIZE_S).observe(seconds)
 
     # The scraper asks
 
@@ -171,7 +181,7 @@ class Metrics:
         """Prometheus' text format, UTF-8; content type `CONTENT_TYPE_LATEST` of the client."""
         memory = self._board.number(c.RSS)
         memory.values.clear()
-        for role, pid in self._pids.items():
+        for role, pid in {"api": os.getpid(), **self._processes()}.items():
             try:
                 memory.set(psutil.Process(pid).memory_info().rss, role)
             except psutil.NoSuchProcess:
@@ -179,7 +189,14 @@ class Metrics:
         return generate_latest(self._registry)
 
     def _add(self, metric: c.Metric, amount: float) -> None:
-        self._board.number(metric).add(amount)
+        self._engine.number(metric).add(amount)
 
     def _observe(self, metric: c.Metric, value: float) -> None:
-        self._board.histogram(metric).observe(value)
+        self._engine.histogram(metric).observe(value)
+
+
+def _no_endings(board: Board) -> None:
+    """Every reason is there from the start, at zero."""
+    ended = board.number(c.SUCCESS)
+    for reason in FinishReason:
+        ended.set(0, reason.value)

@@ -104,7 +104,7 @@ def details(plan: Plan, needed_note: str = "") -> RenderableType:
 def hardware(devices: list[Device]) -> RenderableType:
     """The table of devices, and below it where each figure is from."""
     dtypes = ("fp32", "bf16", "int8", "fp8")
-    columns = ("device", "GB", "GB/s", *dtypes, "ridge", "link", "USD/h")
+    columns = ("device", "GB", "GB/s", *dtypes, "ridge", "USD/h")
     rows = []
     for device in devices:
         rates = [device.rates.of(dtype) for dtype in dtypes]
@@ -115,20 +115,23 @@ def hardware(devices: list[Device]) -> RenderableType:
                 number(device.bandwidth / 1e9, 0),
                 *(number(_scaled(rate, 1e12), 2 if (rate or 0) < 1e12 else 0) for rate in rates),
                 number(_scaled(device.ridge("bf16"), 1), 0),
-                number(device.link / 1e9, 0) if device.link else "-",
                 number(_scaled(device.price.on_demand, 1), 2),
             )
         )
     sources = "\n".join(
-        f"{device.name}: {device.source}. Reserved {_usd(device.price.reserved)}, spot "
+        f"{device.name}: {device.source}. {_link(device)}Reserved {_usd(device.price.reserved)}, spot "
         f"{_usd(device.price.spot)} USD/h; {device.price.source}, {device.price.date}."
         for device in devices
     )
     note = (
         "Dense peaks in TFLOP/s (int8: TOP/s); ridge: bf16 operations a byte where arithmetic takes"
-        " over; link: GB/s, one direction."
+        " over."
     )
     return Group(table("Hardware", columns, rows), Text(f"{note}\n{sources}"))
+
+
+def _link(device: Device) -> str:
+    return f"Link {device.link / 1e9:.0f} GB/s each way. " if device.link else ""
 
 
 def _usd(value: float | None) -> str:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 import penstock
 from penstock.config import Config
-from penstock.engine.process import ProcessClient
+from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
 from penstock.server import routes
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
@@ -110,11 +110,10 @@ def serve(config: Config) -> None:
     service = Service(config)
 
     async def load() -> None:
-        client = ProcessClient(config)
+        client = EngineGroup(config)
         llm = await AsyncLLM.start(config, client)
         service.open(llm)
-        if client.pid is not None:
-            service.metrics.watch_process("engine", client.pid)
+        service.metrics.watch_processes(client.processes)
         sys.stdout.write(start.report(llm.info, url_of(sock)))
         sys.stdout.flush()
 

@@ -141,6 +141,12 @@ def _params(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
     return llm.params(**{name: value for name, value in given.items() if value is not None})
 
 
+def _session(body: Parsed) -> str:
+    """Whose request it is: such requests often begin alike."""
+    named = (body.logged.get(name) for name in ("prompt_cache_key", "user"))
+    return next((name for name in named if isinstance(name, str)), "")
+
+
 def _chat_limit(body: Parsed) -> int | None:
     old, new = body["max_tokens"], body["max_completion_tokens"]
     if old is not None and new is not None and old != new:
@@ -185,6 +191,7 @@ def _call(
         "deadline_s": deadline_s,
         "priority": body["priority"],
         "cache_salt": body["cache_salt"] or "",
+        "session": _session(body),
     }
     many = len(prompts) > 1
     continuous = bool(usage and usage["continuous_usage_stats"])

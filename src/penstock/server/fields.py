@@ -95,6 +95,7 @@ def _is_n(value: Any, body: Body) -> bool:
     return type(value) is int and value == (1 if wanted is None else wanted)
 
 
+_SESSION = "among several engines, a hint where the prompt may be cached"
 _GRAMMAR = "structured output is not supported yet"
 _TOOLS = "tool calls are not supported yet"
 _TEMPLATE = "a template of the client's own would run code here: use --chat-template at start"
@@ -150,10 +151,10 @@ FIELDS: tuple[Field, ...] = (
     used("priority", BOTH, kinds.integer(-(2**31), 2**31 - 1), 0, "lower is sooner"),
     used("cache_salt", BOTH, kinds.SALT, note="the prefix cache is shared within one salt"),
     # Without effect on the answer
-    logged("user"),
+    logged("user", note=_SESSION),
     logged("safety_identifier"),
     logged("service_tier"),
-    logged("prompt_cache_key"),
+    logged("prompt_cache_key", note=_SESSION),
     logged("prompt_cache_options"),
     logged("prompt_cache_retention"),
     logged("metadata", note="kept in the log alone"),

@@ -113,13 +113,15 @@ async def ready(service: Service, request: Request) -> Response:
     """200: new requests are taken."""
     if service.door.draining:
         raise DrainingError("This server is shutting down.", retry_after_s=5.0)
-    service.llm()
+    service.check_health()
     return json_response({"status": "ready"})
 
 
 async def health(service: Service, request: Request) -> Response:
-    """200: the engine makes progress with whatever work it has."""
-    service.llm()
+    """200: requests are served. An engine of several that is being replaced is named."""
+    wrong = service.check_health()
+    if wrong:
+        return json_response({"status": "degraded", "engines": wrong})
     return json_response({"status": "healthy"})
 
 

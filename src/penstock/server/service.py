@@ -34,7 +34,7 @@ class Service:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.names = config.served_names
-        self.door = Door(config.engine.max_num_seqs + config.max_waiting)
+        self.door = Door(config.max_running + config.max_waiting)
         self.metrics = Metrics(self.names[0])
         self.created = int(time.time())
         self._llm: AsyncLLM | None = None
@@ -48,15 +48,19 @@ class Service:
         self._llm = llm
 
     def llm(self) -> AsyncLLM:
-        """The model. Raises UnavailableError while it loads, and what `check_health` raises."""
+        """The model. Raises UnavailableError while it loads."""
         if self._llm is None:
             raise UnavailableError(
                 "The model is still loading.",
                 cure="Retry; /ready answers 200 as soon as it is loaded.",
                 retry_after_s=2.0,
             )
-        self._llm.client.check_health(self.config.server.health_stuck_after_s)
         return self._llm
+
+    def check_health(self) -> list[str]:
+        """See EngineClient.check_health. Requests do not ask: they wait for an engine that is
+        being replaced, as long as their deadlines allow."""
+        return self.llm().client.check_health(self.config.server.health_stuck_after_s)
 
     def check_model(self, name: str | None) -> None:
         """Raise ModelNotFoundError for another name than those served; none at all is fine."""

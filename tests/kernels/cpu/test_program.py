@@ -143,6 +143,21 @@ def test_an_instruction_set_that_is_missing_is_refused() -> None:
         Program(program.pool(1), 1, isa="altivec")
 
 
+@pytest.mark.parametrize(("block_size", "dim"), [(8, 32), (16, 24), (16, 272), (0, 32)])
+def test_a_cache_that_the_kernels_cannot_read_is_refused(block_size: int, dim: int) -> None:
+    cache = KVCache.allocate(1, torch.float32, block_size, 2, dim)
+    q = torch.empty(1, 4 * dim)
+    with pytest.raises(ValueError, match="multiples of 16"):
+        Program(program.pool(1), 1).attention(q, q.clone(), cache, 1.0, 16)
+
+
+def test_query_heads_that_do_not_share_evenly_are_refused() -> None:
+    cache = KVCache.allocate(1, torch.float32, 16, 2, 32)
+    q = torch.empty(1, 3 * 32)
+    with pytest.raises(ValueError, match="evenly"):
+        Program(program.pool(1), 1).attention(q, q.clone(), cache, 1.0, 16)
+
+
 def test_an_empty_batch_does_nothing() -> None:
     p = Program(program.pool(2), 4)
     x, out = torch.ones(4, 16), torch.zeros(4, 8)

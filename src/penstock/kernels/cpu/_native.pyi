@@ -82,6 +82,17 @@ class Program:
         group: int,
     ) -> None: ...
     def argmax(self, logits: int, vocab: int, ids: int, maxima: int) -> None: ...
+    def draw(
+        self,
+        logits: int,
+        vocab: int,
+        inverse_temperature: int,
+        top_k: int,
+        top_p: int,
+        min_p: int,
+        uniform: int,
+        ids: int,
+    ) -> None: ...
     def run(
         self,
         tokens: int,

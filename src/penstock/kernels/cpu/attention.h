@@ -211,41 +211,53 @@ void values_of(const Tile& t, int rows, int row, const Panel* panels, const Pane
 
 // ---- softmax ------------------------------------------------------------------------------
 
-// Scores of one row -> probabilities relative to the new maximum; the sum by lane.
-template <class T>
-void soften(const AttentionArgs& p, const Tile& t, int row, const Panel* panels, int count,
-            int64_t first) {
+// Which keys of a step a row sees: lanes above `from` and below `to`, where not all.
+struct Visible {
+  bool masked;
+  I from, to;
+
+  Visible(const AttentionArgs& p, int64_t position, int64_t first) {
+    const int64_t oldest = p.window > 0 ? position - p.window + 1 : 0;
+    const int64_t low = oldest - first, high = position + 1 - first;
+    masked = low > 0 || high < kStepKeys;
+    from = isplat(int(low < 0 ? -1 : low > kStepKeys ? kStepKeys : low - 1));
+    to = isplat(int(high < 0 ? 0 : high > kStepKeys ? kStepKeys : high));
+  }
+  F keep(F v, int vector, F otherwise) const {
+    const I lane = iadd(lanes(), isplat(vector * W));
+    return select(both(iless(from, lane), iless(lane, to)), v, otherwise);
+  }
+};
+
+// Scaled and capped scores of one row, in place, and its new maximum; alpha still as exponent.
+inline void find_maximum(const AttentionArgs& p, const Tile& t, int row, int count, int64_t first) {
   float* s = t.scores + row * kStepKeys;
-  const int64_t position = t.position[row];
-  const int64_t oldest = p.window > 0 ? position - p.window + 1 : 0;
-  const bool masked = first + kStepKeys > position + 1 || first < oldest;
-  // Keys low .. high - 1 of this step are visible.
-  const int64_t low = oldest - first, high = position + 1 - first;
-  const I from = isplat(int(low < 0 ? -1 : low > kStepKeys ? kStepKeys : low - 1));
-  const I to = isplat(int(high < 0 ? 0 : high > kStepKeys ? kStepKeys : high));
-  F x[kStepKeys / W];
+  const Visible visible(p, t.position[row], first);
   F top = splat(kNone);
   for (int i = 0; i < count * PV; ++i) {
-    x[i] = mul(load(s + i * W), splat(p.scale));
-    if (p.softcap > 0.0f) x[i] = mul(splat(p.softcap), vtanh(div(x[i], splat(p.softcap))));
-    if (masked) {
-      const I lane = iadd(lanes(), isplat(i * W));
-      x[i] = select(both(iless(from, lane), iless(lane, to)), x[i], splat(-__builtin_inff()));
-    }
-    top = vmax(top, x[i]);
+    F x = mul(load(s + i * W), splat(p.scale));
+    if (p.softcap > 0.0f) x = mul(splat(p.softcap), vtanh(div(x, splat(p.softcap))));
+    if (visible.masked) x = visible.keep(x, i, splat(-__builtin_inff()));
+    store(s + i * W, x);
+    top = vmax(top, x);
   }
-  const float old = t.maximum[row];
-  const float greatest = reduce_max(top);
+  const float old = t.maximum[row], greatest = reduce_max(top);
   const float maximum = greatest > old ? greatest : old;
   t.maximum[row] = maximum;
   t.alpha[row] = old - maximum;
+}
+
+// Probabilities relative to the maximum, in place; the sum by lane.
+template <class T>
+void exponentiate(const AttentionArgs& p, const Tile& t, int row, const Panel* panels, int count,
+                  int64_t first) {
+  float* s = t.scores + row * kStepKeys;
+  const Visible visible(p, t.position[row], first);
+  const F maximum = splat(t.maximum[row]);
   F sum = zero();
   for (int i = 0; i < count * PV; ++i) {
-    F e = vexp(sub(x[i], splat(maximum)));
-    if (masked) {
-      const I lane = iadd(lanes(), isplat(i * W));
-      e = select(both(iless(from, lane), iless(lane, to)), e, zero());
-    }
+    F e = vexp(sub(load(s + i * W), maximum));
+    if (visible.masked) e = visible.keep(e, i, zero());
     sum = add(sum, e);
     e = T::weigh(e, panels[i / PV], i % PV);
     if (T::kKeysPerWord == 2) {
@@ -254,7 +266,14 @@ void soften(const AttentionArgs& p, const Tile& t, int row, const Panel* panels,
       store(s + i * W, e);
     }
   }
-  store(t.sum + row * W, fma(load(t.sum + row * W), vexp(splat(t.alpha[row])), sum));
+  store(t.sum + row * W, fma(load(t.sum + row * W), splat(t.alpha[row]), sum));
+}
+
+template <class T>
+void soften(const AttentionArgs& p, const Tile& t, const Panel* panels, int count, int64_t first) {
+  for (int row = 0; row < t.rows; ++row) find_maximum(p, t, row, count, first);
+  for (int row = 0; row < t.rows; row += W) store(t.alpha + row, vexp(load(t.alpha + row)));
+  for (int row = 0; row < t.rows; ++row) exponentiate<T>(p, t, row, panels, count, first);
 }
 
 }  // namespace
@@ -278,8 +297,7 @@ void step(const AttentionArgs& p, const Tile& t, const Panel* panels, const Pane
     const int rows = t.rows - row < kMaxRowsAttention ? t.rows - row : kMaxRowsAttention;
     scores_of<T, kMaxRowsAttention>(t, rows, row, panels, row ? nullptr : next, count);
   }
-  for (int row = 0; row < t.rows; ++row) soften<T>(p, t, row, panels, count, first);
-  for (int row = 0; row < t.rows; row += W) store(t.alpha + row, vexp(load(t.alpha + row)));
+  soften<T>(p, t, panels, count, first);
   for (int row = 0; row < t.rows; row += kMaxRowsAttention) {
     const int rows = t.rows - row < kMaxRowsAttention ? t.rows - row : kMaxRowsAttention;
     values_of<T, kMaxRowsAttention>(t, rows, row, panels, row ? nullptr : next, count);
@@ -365,7 +383,7 @@ Tile load_tile(const AttentionArgs& p, const Unit& u, uint8_t* scratch) {
       const int32_t bits = ireduce_max(greatest);
       float amax;
       __builtin_memcpy(&amax, &bits, 4);
-      const float inverse = amax > 0.0f ? 32767.0f / amax : 0.0f;
+      const float inverse = amax > kLeast ? 32767.0f / amax : 0.0f;
       for (int d = 0; d < dim; d += W) {
         store_i16(reinterpret_cast<int16_t*>(to) + d, to_int(mul(load(q + d), splat(inverse))));
       }

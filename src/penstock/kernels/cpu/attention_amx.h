@@ -100,9 +100,9 @@ inline void amx_step(const AttentionArgs& p, const Tile& t, const Panel* given, 
   for (int row = 0; row < t.rows; row += 16) {
     amx_scores(t, row, t.rows - row < 16 ? t.rows - row : 16, panels, row ? nullptr : after);
   }
-  for (int row = 0; row < t.rows; ++row) soften<KvBf16>(p, t, row, panels, kStepPanels, first);
-  for (int row = 0; row < t.rows; row += W) store(t.alpha + row, vexp(load(t.alpha + row)));
+  soften<KvBf16>(p, t, panels, kStepPanels, first);
   for (int row = 0; row < t.rows; ++row) {
+    if (t.alpha[row] == 1.0f) continue;  // most steps find no greater score
     const F alpha = splat(t.alpha[row]);
     float* out = t.out + int64_t(row) * t.dim;
     for (int d = 0; d < t.dim; d += W) store(out + d, mul(load(out + d), alpha));

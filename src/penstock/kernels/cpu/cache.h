@@ -10,8 +10,6 @@
 
 namespace {
 
-constexpr int kMaxHeadDim = 256;
-
 struct HeadBlock {  // one KV head's part of one block
   uint8_t* keys;
   uint8_t* values;
@@ -37,7 +35,7 @@ inline float quantize_head(const float* x, int size, int8_t* q) {
   const int32_t bits = ireduce_max(greatest);
   float amax;
   __builtin_memcpy(&amax, &bits, 4);
-  const F inverse = splat(amax > 0.0f ? 127.0f / amax : 0.0f);
+  const F inverse = splat(amax > kLeast ? 127.0f / amax : 0.0f);
   for (int i = 0; i < size; i += W) {
     store_i8(q + i, to_int(mul(load_any(x, Dtype::f32, i, size - i), inverse)));
   }

@@ -36,9 +36,7 @@ bool tile_permission() {
   return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 }
 
-}  // namespace
-
-std::vector<const Isa*> supported_isas() {
+std::vector<const Isa*> detect() {
   std::vector<const Isa*> found;
   const Registers one = leaf(1), seven = leaf(7), seven_one = leaf(7, 1);
   if (!bits(one.c, {12, 27, 28, 29})) return found;  // FMA, OSXSAVE, AVX, F16C
@@ -51,6 +49,14 @@ std::vector<const Isa*> supported_isas() {
   found.push_back(isa_vnni());
   if ((state >> 17 & 3) != 3 || !bits(seven.d, {22, 24, 25})) return found;  // AMX BF16 TILE INT8
   if (tile_permission()) found.push_back(isa_amx());
+  return found;
+}
+
+}  // namespace
+
+const std::vector<const Isa*>& supported_isas() {
+  // Asked once: in a virtual machine each cpuid costs microseconds.
+  static const std::vector<const Isa*> found = detect();
   return found;
 }
 

@@ -7,6 +7,6 @@
 
 namespace penstock {
 
-std::vector<const Isa*> supported_isas();
+const std::vector<const Isa*>& supported_isas();
 
 }  // namespace penstock

@@ -14,7 +14,8 @@ inline void leave() {
 }
 
 constexpr Isa table(const char* name) {
-  return Isa{name, linear, norm, embed, rope, attention, argmax, leave};
+  return Isa{name,   linear, norm,    embed,      rope, attention,
+             argmax, weigh,  maximum, argmax_row, leave};
 }
 
 }  // namespace

@@ -25,54 +25,38 @@ struct Product {
 
 // ---- staging ------------------------------------------------------------------------------
 
-struct Row {  // a row of x, normalised on the fly
-  const LinearArgs& args;
-  int64_t at;
-  float factor;
-
-  Row(const LinearArgs& p, int row) : args(p), factor(1.0f) {
-    at = (p.x_rows ? p.x_rows[row] : row) * p.x_stride;
-    if (p.norm_weight) factor = inverse_rms(p.x, p.x_dtype, at, p.weight->k, p.norm_eps);
+// A row of x to floats, normalised where wanted, and zeros up to `padded`.
+inline void read_row(const LinearArgs& p, int row, float* to, int padded) {
+  const int k = p.weight->k;
+  const int64_t at = (p.x_rows ? p.x_rows[row] : row) * p.x_stride;
+  F squares = zero();
+  for (int i = 0; i < padded; i += W) {
+    const F v = i < k ? load_any(p.x, p.x_dtype, at + i, k - i) : zero();
+    squares = fma(v, v, squares);
+    store(to + i, v);
   }
-  F get(int i) const {
-    const int left = args.weight->k - i;
-    const F v = load_any(args.x, args.x_dtype, at + i, left);
-    if (!args.norm_weight) return v;
-    const F w = left >= W ? load(args.norm_weight + i) : load_first(args.norm_weight + i, left);
-    return mul(mul(v, splat(factor)), w);
+  if (!p.norm_weight) return;
+  const F factor = splat(1.0f / __builtin_sqrtf(reduce_add(squares) / float(k) + p.norm_eps));
+  for (int i = 0; i < k; i += W) {
+    const F w = load_any(p.norm_weight, Dtype::f32, i, k - i);
+    store(to + i, mul(mul(load(to + i), factor), w));
   }
-};
-
-// A row rotated, see rotate(): where a format spreads outliers before it quantizes.
-struct Rotated {
-  const float* x;
-  int k;
-  F get(int i) const { return k - i >= W ? load(x + i) : load_first(x + i, k - i); }
-};
-
-inline Rotated rotated(const Row& row, int k, int parts) {
-  alignas(64) static thread_local float x[kMaxRotated];
-  for (int i = 0; i < k; i += W) store_any(x, Dtype::f32, i, row.get(i), k - i);
-  rotate(x, k, parts);
-  return {x, k};
 }
 
 // Symmetric int8: q = round(v * 127 / max|v|). The maximum is taken over the bits, so that a NaN
 // wins and reaches the output through the scale.
-template <class Source>
-inline void quantize_row(const Source& row, int k, bool by_group, int8_t* q, float* scale,
+inline void quantize_row(const float* x, int padded, bool by_group, int8_t* q, float* scale,
                          int32_t* sums) {
   I greatest = izero();
-  for (int i = 0; i < k; i += W) greatest = imax(greatest, as_int(vabs(row.get(i))));
+  for (int i = 0; i < padded; i += W) greatest = imax(greatest, as_int(vabs(load(x + i))));
   const int32_t bits = ireduce_max(greatest);
   float amax;
   __builtin_memcpy(&amax, &bits, 4);
   *scale = amax / 127.0f;
-  const F inverse = splat(amax > 0.0f ? 127.0f / amax : 0.0f);
-  const int padded = int(round_up(k, kRowAlign));
+  const F inverse = splat(amax > kLeast ? 127.0f / amax : 0.0f);
   I sum = izero();
   for (int i = 0; i < padded; i += W) {
-    const I v = i < k ? to_int(mul(row.get(i), inverse)) : izero();
+    const I v = to_int(mul(load(x + i), inverse));
     store_i8(q + i, v);
     sum = iadd(sum, v);
     if (by_group && (i + W) % kGroup4 == 0) {
@@ -83,26 +67,21 @@ inline void quantize_row(const Source& row, int k, bool by_group, int8_t* q, flo
   if (!by_group) sums[0] = -kWeightOffset * ireduce_add(sum);
 }
 
-inline void stage_row(const LinearArgs& p, int row, uint8_t* to, float* scale, int32_t* sums) {
-  const Row source(p, row);
-  const int k = p.weight->k;
-  const int64_t bytes = row_bytes(p.weight->format, k);
-  if (p.weight->format == Format::f32) {
-    for (int i = 0; i < bytes / 4; i += W) {
-      store(reinterpret_cast<float*>(to) + i, i < k ? source.get(i) : zero());
-    }
-  } else if (p.weight->format == Format::bf16) {
-    for (int i = 0; i < bytes / 2; i += W) {
-      store_bf16(reinterpret_cast<uint16_t*>(to) + i, i < k ? source.get(i) : zero());
-    }
+// `floats`: room for a padded row. Integer formats may spread outliers before they quantize.
+inline void stage_row(const LinearArgs& p, int row, float* floats, uint8_t* to, float* scale,
+                      int32_t* sums) {
+  const Format format = p.weight->format;
+  const int width = format == Format::f32 ? 4 : format == Format::bf16 ? 2 : 1;
+  const int padded = int(row_bytes(format, p.weight->k)) / width;
+  if (format == Format::f32) return read_row(p, row, reinterpret_cast<float*>(to), padded);
+  read_row(p, row, floats, padded);
+  if (p.weight->parts > 1) rotate(floats, p.weight->k, p.weight->parts);
+  if (format == Format::bf16) {
+    uint16_t* out = reinterpret_cast<uint16_t*>(to);
+    for (int i = 0; i < padded; i += W) store_bf16(out + i, load(floats + i));
   } else {
-    const bool by_group = p.weight->format == Format::int4;
-    int8_t* q = reinterpret_cast<int8_t*>(to);
-    if (p.weight->parts > 1) {
-      quantize_row(rotated(source, k, p.weight->parts), k, by_group, q, scale, sums);
-    } else {
-      quantize_row(source, k, by_group, q, scale, sums);
-    }
+    quantize_row(floats, padded, format == Format::int4, reinterpret_cast<int8_t*>(to), scale,
+                 sums);
   }
 }
 
@@ -122,9 +101,9 @@ inline Product stage(const LinearArgs& p, Team& team) {
     out.stride = p.x_stride * width;
     return out;
   }
-  const bool alone = int64_t(p.rows) * w.k <= kPrivateElements &&
-                     size_t(staging_bytes(w.format, w.k, p.rows)) <= kScratchBytes;
-  uint8_t* rows = alone ? team.scratch : p.staging;
+  const bool alone = int64_t(p.rows) * w.k <= kPrivateElements;
+  float* floats = reinterpret_cast<float*>(team.scratch);
+  uint8_t* rows = alone ? team.scratch + kScratchBytes / 2 : p.staging;
   const int64_t stride = staged_stride(w.format, w.k);
   const int groups = int(staged_sums(w.format, w.k));
   float* scale = reinterpret_cast<float*>(rows + p.rows * stride);
@@ -132,7 +111,7 @@ inline Product stage(const LinearArgs& p, Team& team) {
   const int from = alone ? 0 : share(p.rows, team.rank, team.size);
   const int to = alone ? p.rows : share(p.rows, team.rank + 1, team.size);
   for (int m = from; m < to; ++m) {
-    stage_row(p, m, rows + m * stride, scale + m, sums + int64_t(m) * groups);
+    stage_row(p, m, floats, rows + m * stride, scale + m, sums + int64_t(m) * groups);
   }
   if (!alone) team.barrier();
   out.a = rows;
@@ -404,8 +383,14 @@ inline void linear(const LinearArgs& p, Team& team) {
   const Product product = stage(p, team);
   const int blocks = int(round_up(p.weight->n, kBlockN) / kBlockN);
   if (p.rows <= kFewRows) {
-    range(product, 0, p.rows, share(blocks, team.rank, team.size),
-          share(blocks, team.rank + 1, team.size));
+    // Most blocks in fixed shares, each one stream; the rest to whoever is first done, because a
+    // core that something else visits must not hold up the others.
+    const int pairs = (blocks - (team.size > 1 ? blocks / 4 : 0)) / 2;
+    range(product, 0, p.rows, 2 * share(pairs, team.rank, team.size),
+          2 * share(pairs, team.rank + 1, team.size));
+    for (int at = 2 * (pairs + team.next()); at < blocks; at = 2 * (pairs + team.next())) {
+      range(product, 0, p.rows, at, at + 2 < blocks ? at + 2 : blocks);
+    }
     return;
   }
   int chunk = int(kChunkBytes / product.stride) / kRowMultiple * kRowMultiple;

@@ -17,10 +17,13 @@ inline F vexp(F x) {
   p = fma(p, r, splat(1.6666665459e-1f));
   p = fma(p, r, splat(5.0000001201e-1f));
   p = add(fma(p, mul(r, r), r), splat(1.0f));
-  return mul(p, as_float(shift_left(iadd(to_int(n), isplat(127)), 23)));
+  return times_power(p, n);
 }
 
-inline F vsilu(F x) { return div(x, add(splat(1.0f), vexp(sub(zero(), x)))); }
+// The sum stays below 2^126 for the reciprocal.
+inline F vsilu(F x) {
+  return mul(x, reciprocal(add(splat(1.0f), vexp(vmin(splat(86.0f), sub(zero(), x))))));
+}
 
 inline F vtanh(F x) {  // 1 - 2 / (e^2x + 1)
   return sub(splat(1.0f), div(splat(2.0f), add(vexp(add(x, x)), splat(1.0f))));

@@ -26,8 +26,7 @@ T* at(Address address) {
 }
 
 const Isa* isa_named(const std::string& name) {
-  const auto found = supported_isas();
-  for (const Isa* isa : found) {
+  for (const Isa* isa : supported_isas()) {
     if (name == isa->name) return isa;
   }
   throw std::invalid_argument("this machine cannot run " + name);
@@ -101,6 +100,11 @@ void add_embed(Program& program, Address table, int dtype, Address scales, float
 }
 
 Cache cache_of(Address data, int dtype, int block_size, int kv_heads, int head_dim) {
+  if (block_size < 1 || block_size % kKeyBlock || head_dim < 1 || head_dim % kKeyBlock ||
+      head_dim > kMaxHeadDim || kv_heads < 1) {
+    throw std::invalid_argument(
+        "a cache needs blocks and heads of multiples of 16, heads of 256 at most");
+  }
   return Cache{at<uint8_t>(data), Dtype(dtype), block_size, kv_heads, head_dim};
 }
 
@@ -125,6 +129,9 @@ void add_rope(Program& program, Address qkv, int heads, Address q_norm, Address 
 void add_attention(Program& program, Address q, Address out, int out_dtype, int heads,
                    const Cache& cache, float scale, int window, float softcap, int max_len,
                    int group) {
+  if (heads < 1 || heads % cache.kv_heads || heads / cache.kv_heads > kMaxGroup) {
+    throw std::invalid_argument("query heads must share the KV heads evenly, 192 at most to one");
+  }
   AttentionArgs args{};
   args.q = at<const float>(q);
   args.out = at<void>(out);
@@ -153,6 +160,21 @@ void add_argmax(Program& program, Address logits, int vocab, Address ids, Addres
   program.add(ArgmaxOp{args});
 }
 
+void add_draw(Program& program, Address logits, int vocab, Address inverse_temperature,
+              Address top_k, Address top_p, Address min_p, Address uniform, Address ids) {
+  DrawArgs args{};
+  args.logits = at<const float>(logits);
+  args.stride = args.vocab = vocab;
+  args.inverse_temperature = at<const double>(inverse_temperature);
+  args.top_k = at<const int64_t>(top_k);
+  args.top_p = at<const double>(top_p);
+  args.min_p = at<const double>(min_p);
+  args.uniform = at<const double>(uniform);
+  args.ids = at<int64_t>(ids);
+  const size_t room = size_t(vocab) * size_t(program.num_threads());
+  program.add(DrawOp{args, std::shared_ptr<int64_t[]>(new int64_t[room])});
+}
+
 std::vector<std::tuple<std::string, int64_t>> profile(const Program& program) {
   std::vector<std::tuple<std::string, int64_t>> found;
   for (int i = 0; i < program.num_ops(); ++i) {
@@ -169,6 +191,8 @@ void set_profiling(Program& program, bool on) {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  // Programs live until the interpreter ends, often in a thread that it does not wait for.
+  nb::set_leak_warnings(false);
   m.doc() = "Penstock's CPU kernels. Addresses are integers; program.py is the interface to use.";
   m.def("isas", &isas, "Names of the instruction sets that this machine runs, best last.");
 
@@ -176,6 +200,7 @@ NB_MODULE(_native, m) {
       "__init__",
       [](Weight* self, int format, int n, int k, Address data, Address scales, Address group_scales,
          Address bias, int parts) {
+        if (k < 1 || k > kMaxK || n < 1) throw std::invalid_argument("a weight of this size");
         new (self) Weight{Format(format),
                           n,
                           k,
@@ -217,6 +242,8 @@ NB_MODULE(_native, m) {
       .def("attention", &add_attention, "q"_a, "out"_a, "out_dtype"_a, "heads"_a, "cache"_a,
            "scale"_a, "window"_a, "softcap"_a, "max_len"_a, "group"_a)
       .def("argmax", &add_argmax, "logits"_a, "vocab"_a, "ids"_a, "maxima"_a)
+      .def("draw", &add_draw, "logits"_a, "vocab"_a, "inverse_temperature"_a, "top_k"_a, "top_p"_a,
+           "min_p"_a, "uniform"_a, "ids"_a)
       .def("run", &run, "tokens"_a, "rows"_a, "wanted"_a, "ids"_a, "positions"_a, "query_start"_a,
            "seq_lens"_a, "wanted_rows"_a, "groups"_a)
       .def("profile", &profile)

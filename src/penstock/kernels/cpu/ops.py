@@ -9,6 +9,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from penstock.kernels.cpu.memory import ARENA
+
 
 class Epilogue(IntEnum):
     """What a linear op does with its result. The values are those of types.h."""
@@ -44,7 +46,7 @@ class KVCache:
     ) -> KVCache:
         """Zeros. block_size and head_dim are multiples of 16, head_dim at most 256."""
         size = KVCache.block_bytes(dtype, block_size, num_kv_heads, head_dim)
-        data = torch.zeros(num_blocks, size, dtype=torch.uint8)
+        data = ARENA.zeros((num_blocks, size), torch.uint8)
         return KVCache(data, dtype, block_size, num_kv_heads, head_dim)
 
 
@@ -69,6 +71,22 @@ class GroupTables:
     """int32 [rows, width]"""
     slots: Tensor
     """int64 [tokens]: block * block_size + offset"""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Parameters of the draw, each a tensor of one entry a row; see engine/draw.py."""
+
+    inverse_temperature: Tensor
+    """float64; 0: greedy"""
+    top_k: Tensor
+    """int64; 0 keeps all"""
+    top_p: Tensor
+    """float64"""
+    min_p: Tensor
+    """float64"""
+    uniform: Tensor
+    """float64 in [0, 1)"""
 
 
 @dataclass(frozen=True, slots=True)

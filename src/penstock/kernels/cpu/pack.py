@@ -20,6 +20,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from penstock.kernels.cpu.memory import ARENA
+
 BLOCK = 32
 """outputs"""
 GROUP = 32
@@ -141,7 +143,8 @@ def _pad(matrix: Tensor, k_multiple: int) -> Tensor:
 def _blocks(matrix: Tensor, unit: int) -> Tensor:
     """[n, k] -> [n / 32, k / unit, 32, unit]."""
     n, k = matrix.shape
-    return matrix.view(n // BLOCK, BLOCK, k // unit, unit).transpose(1, 2).contiguous()
+    blocks = matrix.reshape(n // BLOCK, BLOCK, k // unit, unit).transpose(1, 2)
+    return ARENA.zeros(tuple(blocks.shape), blocks.dtype).copy_(blocks)
 
 
 def _rows(data: Tensor, n: int, unit: int) -> Tensor:

@@ -13,7 +13,7 @@
 namespace penstock {
 namespace {
 
-constexpr int kPauses = 2000;  // 20 to 80 microseconds, by processor, before the core is offered
+constexpr int kPauses = 200;  // 3 to 10 microseconds, by processor, before the core is offered
 
 template <class Done>
 void spin_until(Done done) {

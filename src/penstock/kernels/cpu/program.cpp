@@ -4,6 +4,8 @@
 #include <new>
 #include <stdexcept>
 
+#include "draw.h"
+
 namespace penstock {
 namespace {
 
@@ -20,7 +22,8 @@ int64_t now_ns() {
 }  // namespace
 
 const char* name_of(const Op& op) {
-  constexpr const char* names[] = {"linear", "norm", "embed", "rope", "attention", "argmax"};
+  constexpr const char* names[] = {"linear", "norm", "embed", "rope", "attention", "argmax",
+                                   "draw"};
   return names[op.index()];
 }
 
@@ -119,6 +122,10 @@ void Program::run_op(const Op& op, const Batch& batch, Team& team) const {
     ArgmaxArgs args = argmax->args;
     args.rows = batch.wanted;
     isa_->argmax(args, team);
+  } else if (const auto* op_draw = std::get_if<DrawOp>(&op)) {
+    DrawArgs args = op_draw->args;
+    args.rows = batch.wanted;
+    draw(args, *isa_, team, op_draw->keys.get() + int64_t(team.rank) * args.vocab);
   }
 }
 

@@ -57,7 +57,12 @@ struct ArgmaxOp {
   ArgmaxArgs args;
 };
 
-using Op = std::variant<LinearOp, NormOp, EmbedOp, RopeOp, AttentionOp, ArgmaxOp>;
+struct DrawOp {
+  DrawArgs args;
+  std::shared_ptr<int64_t[]> keys;  // vocab for each worker
+};
+
+using Op = std::variant<LinearOp, NormOp, EmbedOp, RopeOp, AttentionOp, ArgmaxOp, DrawOp>;
 const char* name_of(const Op& op);
 
 class Program {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from penstock.kernels import cpu
-from penstock.kernels.cpu.ops import Batch, Epilogue, KVCache, Rope
+from penstock.kernels.cpu.ops import Batch, Epilogue, Filters, KVCache, Rope
 from penstock.kernels.cpu.pack import Format, PackedWeight
 
 if TYPE_CHECKING:
@@ -205,6 +205,22 @@ class Program:
         self._check(logits, logits.shape[1], self._max_wanted)
         self._keep(logits, ids, maxima)
         self._native.argmax(logits.data_ptr(), logits.shape[1], ids.data_ptr(), maxima.data_ptr())
+
+    def draw(self, logits: Tensor, filters: Filters, ids: Tensor) -> None:
+        """One token of each wanted row, by the specification in engine/draw.py: -1 for a row that
+        is not finite. logits float32 [wanted, vocab], ids int64 [wanted]."""
+        self._check(logits, logits.shape[1], self._max_wanted)
+        self._keep(logits, filters, ids)
+        self._native.draw(
+            logits.data_ptr(),
+            logits.shape[1],
+            filters.inverse_temperature.data_ptr(),
+            filters.top_k.data_ptr(),
+            filters.top_p.data_ptr(),
+            filters.min_p.data_ptr(),
+            filters.uniform.data_ptr(),
+            ids.data_ptr(),
+        )
 
     def run(self, batch: Batch) -> None:
         """Do all ops for a batch. Raises ValueError where it exceeds the program's sizes."""

@@ -62,6 +62,11 @@ inline F to_float(I v) { return _mm256_cvtepi32_ps(v); }
 inline I to_int(F v) { return _mm256_cvtps_epi32(v); }
 inline F as_float(I v) { return _mm256_castsi256_ps(v); }
 inline I as_int(F v) { return _mm256_castps_si256(v); }
+inline F reciprocal(F v) { return div(splat(1.0f), v); }
+inline F times_power(F v, F n) {  // n in -126 .. 127
+  const I exponent = iadd(to_int(n), isplat(127));
+  return mul(v, as_float(_mm256_slli_epi32(exponent, 23)));
+}
 inline Mask iless(I a, I b) { return as_float(_mm256_cmpgt_epi32(b, a)); }
 inline Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
 inline I shift_left(I v, int n) { return _mm256_slli_epi32(v, n); }

@@ -30,6 +30,12 @@ inline F vmin(F a, F b) { return _mm512_min_ps(a, b); }
 inline F vabs(F a) { return _mm512_abs_ps(a); }
 inline float reduce_add(F v) { return _mm512_reduce_add_ps(v); }
 inline float reduce_max(F v) { return _mm512_reduce_max_ps(v); }
+// 1 / v for v in 1 .. 2^126, relative error below 2^-23: a Newton step, cheaper than a division.
+inline F reciprocal(F v) {
+  const F guess = _mm512_rcp14_ps(v);
+  return mul(guess, _mm512_fnmadd_ps(guess, v, splat(2.0f)));
+}
+inline F times_power(F v, F n) { return _mm512_scalef_ps(v, n); }  // v * 2^n
 inline F round_nearest(F v) { return _mm512_roundscale_ps(v, 0x08); }
 inline F select(Mask m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
 inline Mask less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }

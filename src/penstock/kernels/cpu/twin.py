@@ -15,6 +15,9 @@ from penstock.kernels.cpu.ops import Batch, Epilogue, KVCache, Rope
 from penstock.kernels.cpu.pack import GROUP, Format, PackedWeight, unpack
 from penstock.kernels.rotation import rotate
 
+LEAST = 2.0**-120
+"""Rows without a greater magnitude are quantized to zeros."""
+
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """float32 [..., size] -> the same shape; no norm without a weight."""
@@ -27,7 +30,7 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
     """float32 [..., size] -> int8 of the same shape, float32 scales [..., 1]; symmetric by row."""
     amax = x.abs().amax(-1, keepdim=True)
     # A tensor over a tensor: torch divides a number by one through its reciprocal.
-    inverse = torch.where(amax > 0, torch.full_like(amax, 127.0) / amax, 0.0)
+    inverse = torch.where(amax > LEAST, torch.full_like(amax, 127.0) / amax, 0.0)
     return (x * inverse).round().to(torch.int8), amax / 127.0
 
 

@@ -16,9 +16,12 @@ constexpr int kBlockN = 32;      // outputs of one packed block: two AVX-512 vec
 constexpr int kRowAlign = 64;    // bytes to which a row of activations is padded with zeros
 constexpr int kGroup4 = 32;      // weights that share a scale in int4
 constexpr int kKeyBlock = 16;    // keys of one packed panel of the KV cache
+constexpr float kLeast = 0x1p-120f;  // rows without a greater magnitude are quantized to zeros
+constexpr int kMaxHeadDim = 256;
+constexpr int kMaxGroup = 192;   // query heads of a KV head: a tile of them fits half the scratch
 constexpr int kPartition = 512;  // keys of one attention partition, counted from position 0
-constexpr int kMaxRotated = 1 << 15;  // longest row that is rotated
 constexpr size_t kScratchBytes = size_t(1) << 20;  // private memory of each worker
+constexpr int kMaxK = 1 << 16;   // inputs of a linear: sums of 255 * 127 stay within 32 bits
 
 // One worker's view of the parallel region. Defined in pool.cpp, free of vector code.
 struct Shared;
@@ -132,6 +135,19 @@ struct ArgmaxArgs {
   float* maxima;      // NaN where a row has one
 };
 
+// One token a row by the specification in engine/draw.py. Arrays have one entry a row.
+struct DrawArgs {
+  const float* logits;
+  int64_t stride;
+  int rows, vocab;
+  const double* inverse_temperature;  // 0: greedy
+  const int64_t* top_k;               // 0: all
+  const double* top_p;
+  const double* min_p;
+  const double* uniform;
+  int64_t* ids;  // -1 for a row that is not finite
+};
+
 struct Isa {
   const char* name;
   void (*linear)(const LinearArgs&, Team&);
@@ -140,6 +156,11 @@ struct Isa {
   void (*rope)(const RopeArgs&, Team&);
   void (*attention)(const AttentionArgs&, Team&);
   void (*argmax)(const ArgmaxArgs&, Team&);
+  // weights[i] = floor(2^40 e^((x[i] - top) inverse_temperature)); returns their sum.
+  int64_t (*weigh)(const float* x, int n, double top, double inverse_temperature,
+                   int64_t* weights);
+  float (*maximum)(const float* x, int n);  // no NaN among them
+  void (*argmax_row)(const float* x, int vocab, int64_t* id, float* maximum);
   void (*leave)();  // a worker calls it when its program ends
 };
 
