@@ -1,6 +1,6 @@
 """Write the pages of docs/ that are made from the code; with --check, fail when one is stale.
 
-A page is one line in PAGES: a file in docs/, and "module:function" that returns its Markdown.
+A page is one line in PAGES: a file in docs/, and "module:function" that returns its text.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ PAGES = {
     "cli.md": "penstock.cli.pages:commands",
     "config.md": "penstock.cli.pages:config",
     "metrics.md": "penstock.observe.catalog:render_docs",
+    "workload.schema.json": "penstock.workload.file:render_schema",
 }
 
 
 def render(page: str) -> str:
-    """The Markdown of a page."""
+    """The text of a page."""
     module, function = PAGES[page].split(":")
     text: str = getattr(importlib.import_module(module), function)()
     return text

@@ -299,8 +299,15 @@ def _file_parameter() -> Parameter:
 Application = cyclopts.App
 
 
-def application(name: str, help: str, version: str, commands: Iterable[Command]) -> Application:
-    """The program. A command's module is imported when it is chosen."""
+def application(
+    name: str,
+    help: str,
+    version: str,
+    commands: Iterable[Command],
+    shared_help: Mapping[str, str] | None = None,
+) -> Application:
+    """The program. A command's module is imported when it is chosen. shared_help: of the first of
+    two words; without one it is that of the first command there."""
     app = cyclopts.App(name=name, help=help, version=version, help_format="plaintext")
     groups: dict[str, cyclopts.App] = {}
     for item in commands:
@@ -308,7 +315,9 @@ def application(name: str, help: str, version: str, commands: Iterable[Command])
         if len(item.words) == 2:
             first = item.words[0]
             if first not in groups:
-                groups[first] = cyclopts.App(name=first, help=item.help)
+                groups[first] = cyclopts.App(
+                    name=first, help=(shared_help or {}).get(first, item.help)
+                )
                 app.command(groups[first])
             parent = groups[first]
         parent.command(item.target, name=item.words[-1], help=item.help)

@@ -33,16 +33,61 @@ COMMANDS = (
         "Measure any OpenAI-style server under load",
     ),
     Command(
+        ("workload", "init"),
+        "penstock.cli.workload:init",
+        "Write a workload file to fill in",
+    ),
+    Command(
+        ("workload", "check"),
+        "penstock.cli.workload:check",
+        "Name every missing, unknown or contradictory field of a workload file",
+    ),
+    Command(
+        ("workload", "show"),
+        "penstock.cli.workload:show",
+        "Draw a workload's rates and lengths",
+    ),
+    Command(
+        ("workload", "from-trace"),
+        "penstock.cli.workload:from_trace",
+        "Fit a workload file to recorded traffic",
+    ),
+    Command(
+        ("workload", "export"),
+        "penstock.cli.workload:export",
+        "Write the load for guidellm, aiperf or inference-perf",
+    ),
+    Command(
+        ("plan",),
+        "penstock.cli.plan:plan",
+        "Size a deployment for a workload before paying for it",
+    ),
+    Command(
+        ("hw", "show"),
+        "penstock.cli.hw:show",
+        "The hardware table, with the source of every figure",
+    ),
+    Command(
+        ("hw", "measure"),
+        "penstock.cli.hw:measure",
+        "Measure this machine for the hardware table",
+    ),
+    Command(
         ("eval",),
         "penstock.cli.eval:evaluate",
         "Judge a model's quantization on a text",
     ),
 )
+GROUPS = {
+    "workload": "Define a workload, draw it, and generate its load",
+    "hw": "What devices can do and what they cost",
+}
+"""Help of first words that stand before several commands."""
 
 
 def application() -> settings.Application:
     """The program with all its commands."""
-    return settings.application("penstock", SUMMARY, penstock.__version__, COMMANDS)
+    return settings.application("penstock", SUMMARY, penstock.__version__, COMMANDS, GROUPS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

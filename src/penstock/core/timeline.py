@@ -44,6 +44,11 @@ class Timeline:
     reason: FinishReason
 
     @property
+    def answered(self) -> bool:
+        """Whether the client got all that it was to get."""
+        return self.reason in (FinishReason.STOP, FinishReason.LENGTH)
+
+    @property
     def intake_s(self) -> float:
         """Before the engine: parsing, template, tokenizing, the way to the engine's process."""
         return self.queued - self.arrived
