@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from penstock.attention.base import AttnBatch, GroupTables, zeros
+from penstock.attention.base import AttnBatch, GroupTables
 from penstock.errors import UnsupportedError
 from penstock.kernels import cpu
 from penstock.kernels.cpu import ops, program
+from penstock.kernels.cpu.memory import ARENA
 
 KEY_BLOCK = 16
 MAX_HEAD_DIM = 256
@@ -55,7 +56,7 @@ class CpuAttention:
         if dtype == torch.int8:
             dtype, head_dim = torch.uint8, head_dim + 4
         shape = (num_blocks, num_kv_heads, 2, block_size, head_dim)
-        return zeros(shape, dtype, device)
+        return ARENA.zeros(shape, dtype)
 
     def write(self, cache: Tensor, k: Tensor, v: Tensor, tables: GroupTables) -> None:
         """See AttentionBackend.write."""
