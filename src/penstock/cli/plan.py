@@ -40,8 +40,8 @@ class PlanOptions:
     )
     models: str | None = option(
         None,
-        "TOML file of [[model]] tables (config, scores) in place of --model: the smallest that passes"
-        " the workload's quality gates is planned",
+        "TOML file of [[model]] tables (config, scores) in place of --model: planned is the"
+        " smallest that passes the workload's quality gates",
         automatic="none",
     )
     hardware: tuple[str, ...] = option(
