@@ -39,7 +39,7 @@ def test_tables_fit_a_terminal(answer: Answer) -> None:
     best = answer.plans[0]
     assert best.setup.name in shown(ranking(answer, 3))
     text = shown(details(best))
-    for words in ("KV cache", "busy", "more for failures", "buffer", "USD", "ttft p95"):
+    for words in ("KV cache", "full", "more for failures", "buffer", "USD", "ttft p95"):
         assert words in text
     assert "A100 has no fp8" in " ".join(shown(refusals(answer, 9)).split())
     assert "…" not in shown(hardware(list(BUILT_IN)))

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from penstock import settings
+from penstock.cli.plan import KERNELS
 from penstock.config.tree import all_options
-from penstock.registry import FORMATS
 from penstock.sizing.command import lacks, serve_command
 from penstock.sizing.demand import rates_of
 from penstock.sizing.hardware import choose, table
@@ -45,10 +45,12 @@ def test_the_settings_take_the_command(precision: str) -> None:
 
 def test_what_this_version_lacks_is_told() -> None:
     def told(precision: str, tp: int = 1) -> str:
-        return lacks(Setup(H100, PRECISIONS[precision], tp, 1, 8192), FORMATS.names, FLAGS)
+        return lacks(Setup(H100, PRECISIONS[precision], tp, 1, 8192), KERNELS, FLAGS)
 
-    assert told("bf16") == told("int4") == ""
-    assert "no fp4 weights" in told("fp4")
-    expected = "" if "tensor_parallel_size" in FLAGS else "it has no --tensor-parallel-size"
-    assert told("bf16", 2) == expected
-    assert lacks(Setup(H100, PRECISIONS["bf16"], 2, 1, 1), (), {"tensor_parallel_size"}) == ""
+    assert told("bf16") == ""
+    assert told("int4") == "this version has no int4 weights on a GPU"
+    cpu = Setup(table()["Zen4-2vCPU"], PRECISIONS["int4"], 1, 1, 256)
+    assert lacks(cpu, KERNELS, FLAGS) == ""
+    split = Setup(H100, PRECISIONS["bf16"], 2, 1, 1)
+    assert lacks(split, KERNELS, ()) == "this version has no --tensor-parallel-size"
+    assert lacks(split, KERNELS, {"tensor_parallel_size"}) == ""

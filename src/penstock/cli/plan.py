@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,15 +18,18 @@ from penstock.errors import ConfigError
 from penstock.registry import FORMATS
 from penstock.report import plan as drawing
 from penstock.settings import command
-from penstock.sizing.command import DTYPES, lacks, serve_command
+from penstock.sizing.choice import Candidate, read_scored, smallest_passing
+from penstock.sizing.command import lacks, serve_command
 from penstock.sizing.demand import rates_of, waits
 from penstock.sizing.hardware import PRICES, choose, read_devices, table
 from penstock.sizing.precision import PRECISIONS, precision
 from penstock.sizing.shape import ModelShape, read_shape
-from penstock.sizing.sizer import Answer, Scope, Setup, size
+from penstock.sizing.sizer import Answer, Scope, size
 from penstock.workload.definition import Workload
 
 DEGREES = (1, 2, 4, 8)
+KERNELS = {"cpu": FORMATS.names, "gpu": ()}
+"""Formats of quantized weights that have kernels, by kind of device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,12 @@ class PlanOptions:
     file: str = option(MISSING, "The workload file", positional=True)
     model: str = option(
         "demo", "`demo`, a model's folder, or its config.json; only sizes are read from it"
+    )
+    models: str | None = option(
+        None,
+        "TOML file of [[model]] tables (config, scores) in place of --model: planned is the"
+        " smallest that passes the workload's quality gates",
+        automatic="none",
     )
     hardware: tuple[str, ...] = option(
         (), "Devices to choose from (repeatable)", automatic="all of `penstock hw show`"
@@ -62,7 +71,7 @@ def plan(options: PlanOptions) -> int:
     if not 0 < options.headroom <= 1:
         raise ConfigError("--headroom must be above 0 and at most 1.", param="headroom")
     load = load_workload(options.file)
-    shape = read_model(options.model)
+    model, shape = _choose_model(options, load.workload)
     measured = load.rates() if load.trace is not None else ()
     rates = rates_of(load.workload, measured)
     answer = size(load.workload, shape, rates, _scope(options))
@@ -77,8 +86,22 @@ def plan(options: PlanOptions) -> int:
     console.print(drawing.ranking(answer, options.top))
     note = ", spread over its time limit" if waits(load.workload) else ""
     console.print(drawing.details(answer.plans[0], note))
-    _tell_command(answer, load.workload, shape, options.model)
+    _tell_command(answer, load.workload, shape, model)
     return 0
+
+
+def _choose_model(options: PlanOptions, workload: Workload) -> tuple[str, ModelShape]:
+    """Name and shape of the model to plan for; with --models by its scores, and why."""
+    if options.models is None:
+        return options.model, read_model(options.model)
+    folder = Path(options.models).parent
+    scored = read_scored(read_text(options.models, "--models"), options.models)
+    candidates = [Candidate(read_model(str(folder / one.config)), one) for one in scored]
+    chosen, reasons = smallest_passing(candidates, workload.quality)
+    for reason in reasons:
+        print(f"Not good enough: {reason}")
+    print(f"Smallest that passes the quality gates: {chosen.scored.config}")
+    return str(folder / chosen.scored.config), chosen.shape
 
 
 def _refuse(console: Console, answer: Answer, top: int) -> int:
@@ -91,19 +114,16 @@ def _refuse(console: Console, answer: Answer, top: int) -> int:
 
 def _tell_command(answer: Answer, workload: Workload, shape: ModelShape, model: str) -> None:
     best = answer.plans[0]
-    missing = lacks(best.setup, FORMATS.names, _flags())
+    missing = lacks(best.setup, KERNELS, {option.name for option in all_options()})
     if missing:
-        print(f"This version cannot run the best plan yet: {missing}.")
+        print(f"The best plan cannot be run: {missing}.")
         return
+    folder = str(Path(model).parent) if Path(model).name == "config.json" else model
     lengths = workload.lengths
     most = lengths.input_tokens.quantile(1) + lengths.output_tokens.quantile(1)
     longest = min(math.ceil(most), shape.max_positions, best.memory.kv_tokens)
     print(f"Each of the {best.total} replicas, on {best.setup.devices} x {best.setup.device.name}:")
-    print(f"  {serve_command(best, model, longest)}")
-
-
-def _flags() -> set[str]:
-    return {option.name for option in all_options()}
+    print(f"  {serve_command(best, folder, longest)}")
 
 
 def _scope(options: PlanOptions) -> Scope:
@@ -112,21 +132,18 @@ def _scope(options: PlanOptions) -> Scope:
         if options.devices
         else ()
     )
-    devices = choose(options.hardware, table(own))
-    names = options.precision or tuple(PRECISIONS)
-    wanted = [precision(name) for name in names]
+    flags = {option.name for option in all_options()}
+    scope = Scope(
+        choose(options.hardware, table(own)),
+        [precision(name) for name in options.precision or PRECISIONS],
+        DEGREES,
+        (1, 2),
+        options.headroom,
+        options.price,
+    )
     if options.hypothetical:
-        return Scope(devices, wanted, DEGREES, (1, 2), options.headroom, options.price)
-    probe = [Setup(devices[0], one, 1, 1, 0) for one in wanted]
-    kept = [setup.precision for setup in probe if not lacks(setup, FORMATS.names, _flags())]
-    if not kept:
-        cause = f"This version runs none of {', '.join(names)}."
-        known = [*DTYPES, *(name for name in FORMATS.names if name in PRECISIONS)]
-        cure = f"Use one of {', '.join(known)}, or --hypothetical."
-        raise ConfigError(cause, cure=cure, param="precision")
-    tensor = DEGREES if "tensor_parallel_size" in _flags() else (1,)
-    pipeline = (1, 2) if "pipeline_parallel_size" in _flags() else (1,)
-    return Scope(devices, kept, tensor, pipeline, options.headroom, options.price)
+        return scope
+    return replace(scope, lacks=lambda setup: lacks(setup, KERNELS, flags))
 
 
 def read_model(name: str) -> ModelShape:

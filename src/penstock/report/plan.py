@@ -72,7 +72,7 @@ def details(plan: Plan, needed_note: str = "") -> RenderableType:
         (
             "step at planned load",
             f"{load.step_s * 1e3:.2f} ms, {load.bound}-bound, {load.running:.1f} requests decode, "
-            f"{load.utilisation:.0%} busy, {load.prefill_share:.0%} of it prefill",
+            f"{load.utilisation:.0%} full, {load.prefill_share:.0%} of the time for prefill",
         ),
         (
             "replicas",
@@ -113,14 +113,14 @@ def hardware(devices: list[Device]) -> RenderableType:
                 device.name,
                 number(device.memory_bytes / 1e9, 0),
                 number(device.bandwidth / 1e9, 0),
-                *(number(_scaled(rate, 1e12), 2 if (rate or 0) < 1e12 else 0) for rate in rates),
+                *(_tera(rate) for rate in rates),
                 number(_scaled(device.ridge("bf16"), 1), 0),
                 number(_scaled(device.price.on_demand, 1), 2),
             )
         )
     sources = "\n".join(
-        f"{device.name}: {device.source}. {_link(device)}Reserved {_usd(device.price.reserved)}, spot "
-        f"{_usd(device.price.spot)} USD/h; {device.price.source}, {device.price.date}."
+        f"{device.name}: {device.source}. {_link(device)}Reserved {_usd(device.price.reserved)}, "
+        f"spot {_usd(device.price.spot)} USD/h; {device.price.source}, {device.price.date}."
         for device in devices
     )
     note = (
@@ -128,6 +128,10 @@ def hardware(devices: list[Device]) -> RenderableType:
         " over."
     )
     return Group(table("Hardware", columns, rows), Text(f"{note}\n{sources}"))
+
+
+def _tera(rate: float | None) -> str:
+    return number(_scaled(rate, 1e12), 2 if (rate or 0) < 1e12 else 0)
 
 
 def _link(device: Device) -> str:

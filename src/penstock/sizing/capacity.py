@@ -81,7 +81,7 @@ class Load:
     calls_per_s: float
     stable: bool
     utilisation: float
-    """share of the time that prefill and decode need, of what there is"""
+    """the greater share of what there is: of prefill time, or of places for running requests"""
     running: float
     """mean requests that decode"""
     step_s: float

@@ -10,16 +10,18 @@ from penstock.sizing.sizer import Plan, Setup
 DTYPES: Mapping[str, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def lacks(setup: Setup, formats: Collection[str], flags: Collection[str]) -> str:
+def lacks(setup: Setup, formats: Mapping[str, Collection[str]], flags: Collection[str]) -> str:
     """What this version lacks to run a setup; empty when it can.
 
-    formats: names for --quantization; flags: names of options, as `tensor_parallel_size`.
+    formats: by kind of device, names for --quantization that it has kernels for; flags: names of
+    options, as `tensor_parallel_size`.
     """
-    if setup.precision.name not in DTYPES and setup.precision.name not in formats:
-        return f"it has no {setup.precision.name} weights"
+    name, kind = setup.precision.name, setup.device.kind
+    if name not in DTYPES and name not in formats[kind]:
+        return f"this version has no {name} weights on a {kind.upper()}"
     for degree, flag in ((setup.tp, "tensor_parallel_size"), (setup.pp, "pipeline_parallel_size")):
         if degree > 1 and flag not in flags:
-            return f"it has no --{flag.replace('_', '-')}"
+            return f"this version has no --{flag.replace('_', '-')}"
     return ""
 
 

@@ -7,7 +7,7 @@ what each one lacks and which clause the nearest one misses by how much.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock.sizing.capacity import Demand, Limits, Load, Replica, demand_of
@@ -46,6 +46,8 @@ class Scope:
     headroom: float = 0.8
     """part of a replica's capacity that is planned with"""
     price: str = "on_demand"
+    lacks: Callable[[Setup], str] = lambda setup: ""
+    """what the software lacks to run a setup; empty when it can"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,12 @@ def size(workload: Workload, shape: ModelShape, rates: Rates, scope: Scope) -> A
         for precision in scope.precisions:
             for tp, pp in _degrees(shape, device, scope):
                 setup = Setup(device, precision, tp, pp, 0)
-                if too_long:
-                    refusals.append(Refusal(setup, *too_long))
-                    continue
-                found = _best_budget(workload, shape, rates, scope, demand, setup)
+                if lacking := scope.lacks(setup):
+                    found: Plan | Refusal = Refusal(setup, lacking, math.inf)
+                elif too_long:
+                    found = Refusal(setup, *too_long)
+                else:
+                    found = _best_budget(workload, shape, rates, scope, demand, setup)
                 if isinstance(found, Plan):
                     plans.append(found)
                 else:
