@@ -37,10 +37,17 @@ ARCHITECTURES = Registry(
     "architecture",
     UnknownArchitectureError,
     {
+        "Gemma2ForCausalLM": "penstock.models.gemma2:read",
+        "Gemma3ForCausalLM": "penstock.models.gemma3:read",
+        "GraniteForCausalLM": "penstock.models.granite:read",
         "LlamaForCausalLM": "penstock.models.llama:read",
         "MistralForCausalLM": "penstock.models.mistral:read",
+        "MixtralForCausalLM": "penstock.models.mixtral:read",
+        "Olmo2ForCausalLM": "penstock.models.olmo2:read",
+        "Phi3ForCausalLM": "penstock.models.phi3:read",
         "Qwen2ForCausalLM": "penstock.models.qwen2:read",
         "Qwen3ForCausalLM": "penstock.models.qwen3:read",
+        "Qwen3MoeForCausalLM": "penstock.models.qwen3_moe:read",
         "SmolLM3ForCausalLM": "penstock.models.smollm3:read",
     },
 )

@@ -38,14 +38,15 @@ def load_model(
     backend: AttentionBackend,
     format: LinearFormat = PLAIN,
     ranks: RankGroup = ALONE,
+    longest: int | None = None,
 ) -> LoadableLM:
     """The model of a checkpoint folder, weights cast to `dtype` (or brought into another format)
-    on `device`; of a rank group this rank's part, and no more is read.
+    on `device`; of a rank group this rank's part, and no more is read. longest: see ConfigJson.
 
     Raises CheckpointError (files missing, damaged or contradictory), UnknownArchitectureError,
     UnsupportedError; ConfigError when the memory does not hold the weights.
     """
-    model = build_model(path, dtype, device, backend, format, ranks)
+    model = build_model(path, dtype, device, backend, format, ranks, longest)
     _check_room(model, device, ranks)
     with torch.inference_mode():
         load_weights(path, model)
@@ -59,9 +60,10 @@ def build_model(
     backend: AttentionBackend,
     format: LinearFormat,
     ranks: RankGroup,
+    longest: int | None = None,
 ) -> LoadableLM:
     """The same without its weights."""
-    plan = read_plan(read_config(path), path / "config.json")
+    plan = read_plan(read_config(path), path / "config.json", longest)
     try:
         with torch.inference_mode():
             return plan.build(dtype, device, backend, format, ranks)
@@ -74,7 +76,7 @@ def build_model(
 def _check_room(model: LoadableLM, device: torch.device, ranks: RankGroup) -> None:
     """On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
     than to be killed in the midst of it. Rank 0, the first to come here, asks for all."""
-    needed = sum(target.into.nbytes for target in model.targets().values())
+    needed = sum(target.nbytes for target in model.targets().values())
     needed *= ranks.size * ranks.stage.count if ranks.leads else 1
     if device.type == "cpu" and needed > available_bytes(device):
         raise _no_room(f"{needed / 2**30:.1f} GiB", device)
@@ -95,10 +97,10 @@ def read_config(path: Path) -> dict[str, Any]:
     return _read_json(path / "config.json")
 
 
-def read_plan(raw: dict[str, Any], where: Path) -> ModelPlan:
-    """What a config.json describes. Raises CheckpointError, UnknownArchitectureError,
-    UnsupportedError."""
-    config = ConfigJson(raw, str(where))
+def read_plan(raw: dict[str, Any], where: Path, longest: int | None = None) -> ModelPlan:
+    """What a config.json describes; longest: see ConfigJson. Raises CheckpointError,
+    UnknownArchitectureError, UnsupportedError."""
+    config = ConfigJson(raw, str(where), longest)
     quantization = config.take("quantization_config", dict, {})
     if quantization:
         method = quantization.get("quant_method", "unknown")
@@ -169,13 +171,18 @@ def _load(target: Target, stored: _Stored, name: str, file: Path) -> None:
             f"{target.shape}.",
             cure="config.json and the weights are not of the same checkpoint.",
         )
-    tensor = stored.read(target)
+    for part in (target, *target.others):
+        tensor = stored.read(part)
+        _check_dtype(tensor, name, file)
+        part.load(tensor)
+
+
+def _check_dtype(tensor: torch.Tensor, name: str, file: Path) -> None:
     if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2:
         raise UnsupportedError(
             f"{file}: {name} is stored as {tensor.dtype}; quantized weights are not supported.",
             cure="Use the original checkpoint in bfloat16, float16 or float32.",
         )
-    target.load(tensor)
 
 
 def _shards(path: Path) -> dict[Path, list[str] | None]:
