@@ -53,6 +53,16 @@ ARCHITECTURES = Registry(
 )
 """`architectures` of config.json -> read(ConfigJson) -> a model's plan, which can `build` it"""
 
+MODEL_IMPLS = Registry(
+    "model implementation",
+    ConfigError,
+    {
+        "any": "penstock.models.any:read",
+        "transformers": "penstock.models.any:read",
+    },
+)
+"""--model-impl -> the same for any architecture; beside `penstock`, which is the table above"""
+
 ATTENTION_BACKENDS = Registry(
     "attention backend",
     ConfigError,

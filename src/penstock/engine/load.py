@@ -20,7 +20,7 @@ from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.kernels import cpu
 from penstock.kernels.cpu.ops import GATED
 from penstock.layers.decoder import DecoderPlan
-from penstock.models.base import CausalLM, LoadableLM, ModelPlan
+from penstock.models.base import CausalLM, LoadableLM, ModelPlan, SelfLoading
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.registry import ATTENTION_BACKENDS, FORMATS
@@ -128,7 +128,8 @@ def load(
     dtype = choose_dtype(config, raw)
     name = config.engine.attention_backend
     longest = config.model.max_model_len
-    plan = read_plan(raw, folder / "config.json", longest)
+    impl = config.model.model_impl
+    plan = read_plan(raw, folder / "config.json", longest, impl)
     against = refusal(plan, dtype, device, ranks)
     if name == NATIVE and against is not None:
         raise UnsupportedError(
@@ -141,18 +142,18 @@ def load(
     backend: AttentionBackend = ATTENTION_BACKENDS.load(name)()
     linear_format: LinearFormat = FORMATS.load(config.model.quantization)()
     make = load_model if weights else build_model
-    model = make(folder, dtype, device, backend, linear_format, ranks, longest)
-    return Loaded(model, backend, dtype, device, linear_format, _how(name, against))
+    model = make(folder, dtype, device, backend, linear_format, ranks, longest, impl)
+    by = "torch's operators" if not isinstance(model, SelfLoading) else "transformers' model"
+    return Loaded(model, backend, dtype, device, linear_format, _how(name, against, by))
 
 
-def _how(name: str, against: str | None) -> str:
+def _how(name: str, against: str | None, by: str) -> str:
     if name == NATIVE:
         isa = cpu.isas()[-1]
         return f"computed by our CPU kernels ({isa}), bit for bit the same in any batch"
     why = f" ({against})" if against else ""
     return (
-        f"computed by torch's operators{why}: results are not bitwise equal between batches of "
-        "different shape"
+        f"computed by {by}{why}: results are not bitwise equal between batches of different shape"
     )
 
 
