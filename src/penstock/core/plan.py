@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock.core.request import Sampling
+from penstock.core.request import Adapter, Sampling
 
 UNKNOWN = -1
 """In `StepPlan.tokens`: the id is the one that the slot's previous plan samples."""
@@ -38,6 +38,16 @@ class Entry:
     """all known ids, prompt first"""
     num_prompt: int
     sampling: Sampling
+    adapter: int = -1
+    """slot of its adapter; -1: none"""
+
+
+@dataclass(slots=True)
+class AdapterLoad:
+    """An adapter takes a slot of the model, from this step on."""
+
+    slot: int
+    adapter: Adapter
 
 
 @dataclass(slots=True)
@@ -59,6 +69,7 @@ class StepPlan:
     """
 
     step: int
+    adapters: list[AdapterLoad] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)

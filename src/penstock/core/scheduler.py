@@ -24,6 +24,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from penstock.core import prefix
+from penstock.core.adapters import AdapterSlots
+from penstock.core.admission import most_tokens
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.events import (
@@ -38,12 +40,20 @@ from penstock.core.events import (
     TokensOut,
 )
 from penstock.core.limits import Limits
-from penstock.core.plan import UNKNOWN, BlockDelta, Entry, KVGroup, StepPlan, StepResult
+from penstock.core.plan import (
+    UNKNOWN,
+    AdapterLoad,
+    BlockDelta,
+    Entry,
+    KVGroup,
+    StepPlan,
+    StepResult,
+)
 from penstock.core.policy import Policy
 from penstock.core.request import FinishReason, HoldReason, Request, Status, Submission
 from penstock.core.sharing import SharedPrefixes
 from penstock.core.tables import BlockTables
-from penstock.errors import ContextLengthError, EngineError, InvalidFieldError
+from penstock.errors import EngineError, InvalidFieldError
 
 MAX_MARGIN = 8
 """Cap on the blocks a running request must be able to grow before another is admitted."""
@@ -62,13 +72,6 @@ class Counters:
 
 def _order(request: Request) -> tuple[float, ...]:
     return request.order
-
-
-def _check_output(request: Request) -> None:
-    """A request that comes with output must have some left to write."""
-    output = request.submission.output
-    if output and (len(request.tokens) >= request.limit or output[-1] in request.stops):
-        raise InvalidFieldError("The output is complete already.", param="output")
 
 
 class Scheduler:
@@ -96,6 +99,7 @@ class Scheduler:
         self._decoding: list[Request] = []
         self._deadlines: list[tuple[float, str]] = []
         self._shared = SharedPrefixes()
+        self._adapters = AdapterSlots(limits.max_adapters)
         self._free_slots = list(range(limits.max_num_seqs - 1, -1, -1))
         self._in_flight: deque[tuple[StepPlan, list[Request]]] = deque()
         self._events: list[Event] = []
@@ -114,7 +118,7 @@ class Scheduler:
 
     @property
     def num_held(self) -> int:
-        return self._shared.num_held
+        return self._shared.num_held + self._adapters.num_held
 
     @property
     def num_in_flight(self) -> int:
@@ -150,6 +154,7 @@ class Scheduler:
         assert total == len(self._requests), "a request is in no queue or in two"
         assert all(r.computed <= len(r.tokens) + r.pending for r in running), "computed > known"
         self._shared.check(running)
+        self._adapters.check(running)
 
     # Coming and going
 
@@ -162,15 +167,17 @@ class Scheduler:
                 cure="Give each request an id of its own.",
                 param="request_id",
             )
-        request = Request(submission, len(self._tables.groups), self._limit(submission))
-        _check_output(request)
+        limit = most_tokens(submission, self.limits, self._tables.longest())
+        request = Request(submission, len(self._tables.groups), limit)
         request.order = self._policy(submission, self._serial)
         self._serial += 1
         sampling = submission.sampling
+        adapter = [] if submission.adapter is None else [submission.adapter.digest]
+        keys = (self._cache_key, submission.cache_salt, *adapter)
         if self.pool.retain:
-            request.key = prefix.root(self._cache_key, submission.cache_salt)
+            request.key = prefix.root(*keys)
         elif submission.group:
-            request.key = prefix.root(self._cache_key, submission.cache_salt, submission.group)
+            request.key = prefix.root(*keys, submission.group)
         if request.key:
             prefix.extend(request.hashes, request.key, request.tokens, self.pool.block_size)
         # Prompt logprobs need the logits of every prompt position, which the cache does not hold.
@@ -181,29 +188,6 @@ class Scheduler:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
         arrived = submission.arrival_s or None
         self._events.append(Queued(request.id, self._clock.now(), request.num_prompt, arrived))
-
-    def _limit(self, submission: Submission) -> int:
-        """Most tokens, prompt included; the KV of the last one is never needed."""
-        num_prompt, wanted = len(submission.prompt), submission.sampling.max_tokens
-        if num_prompt == 0:
-            raise InvalidFieldError("The prompt has no tokens.", param="prompt")
-        context = self.limits.max_model_len
-        if num_prompt + (wanted or 1) > context:
-            raise ContextLengthError(
-                f"The prompt has {num_prompt} tokens and {wanted or 1} are to be generated, "
-                f"but the context holds {context}.",
-                cure="Shorten the prompt or lower max_tokens.",
-                param="prompt" if num_prompt >= context else "max_tokens",
-            )
-        limit = num_prompt + wanted if wanted is not None else context
-        room = self._tables.longest()
-        if limit - 1 > room and (wanted is not None or num_prompt > room):
-            raise ContextLengthError(
-                f"The request may need the KV of {limit - 1} tokens, but the cache holds {room}.",
-                cure="Lower max_tokens, or serve with a larger --kv-cache-memory-bytes.",
-                param="max_tokens",
-            )
-        return min(limit, room + 1)
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> bool:
         """End a request wherever it stands; its blocks are free at once. False if unknown."""
@@ -241,8 +225,11 @@ class Scheduler:
         request.slot = -1
         self._tables.release(request)
         request.computed = 0
-        for released in self._shared.leader_left(request):
-            self._enqueue(released)
+        released = self._shared.leader_left(request)
+        if request.submission.adapter is not None:
+            released += self._adapters.give_back(request.submission.adapter)
+        for held in released:
+            self._enqueue(held)
 
     def _finish(
         self,
@@ -255,6 +242,8 @@ class Scheduler:
             self._leave(request)
         elif request.status is Status.WAITING:
             self._num_waiting -= 1  # its heap entry is skipped when it comes up
+        elif request.hold is HoldReason.ADAPTER:
+            self._adapters.drop(request)
         else:
             self._shared.drop(request)
         request.status = Status.FINISHED
@@ -388,15 +377,23 @@ class Scheduler:
         self._num_waiting -= 1
 
     def _hold(self, request: Request, hits: int, now: float) -> bool:
-        """Whether to wait for another request that is just computing the same prefix."""
-        if not request.reads_cache:
-            return False
-        leader = self._shared.wait(request, hits, (len(request.tokens) - 1) // self.pool.block_size)
-        if leader is None:
+        """Whether to wait for a slot for its adapter, or for another request that is just
+        computing the same prefix."""
+        behind = ""
+        if not self._adapters.has_room(request):
+            self._adapters.hold(request)
+            reason = HoldReason.ADAPTER
+        elif request.reads_cache:
+            most = (len(request.tokens) - 1) // self.pool.block_size
+            leader = self._shared.wait(request, hits, most)
+            if leader is None:
+                return False
+            reason, behind = HoldReason.PREFIX, leader.id
+        else:
             return False
         request.status = Status.HELD
-        request.hold = HoldReason.PREFIX
-        self._events.append(Held(request.id, now, HoldReason.PREFIX, leader.id))
+        request.hold = reason
+        self._events.append(Held(request.id, now, reason, behind))
         return True
 
     def _room_for(self, request: Request, hits: int) -> bool:
@@ -419,6 +416,11 @@ class Scheduler:
             self.counters.prefix_queries += len(request.tokens)
             self.counters.prefix_hits += cached
         request.computed = cached
+        adapter, place = request.submission.adapter, -1
+        if adapter is not None:
+            place, load = self._adapters.take(adapter)
+            if load:
+                plan.adapters.append(AdapterLoad(place, adapter))
         plan.entries.append(
             Entry(
                 request.slot,
@@ -426,6 +428,7 @@ class Scheduler:
                 list(request.tokens),
                 request.num_prompt,
                 request.sampling,
+                place,
             )
         )
         for group, table in enumerate(request.blocks):
