@@ -60,7 +60,5 @@ def read(folder: Path, max_rank: int) -> Weights:
         raise CheckpointError(f"{folder} is damaged ({error}).", cure="Save it again.") from error
     found: dict[int, dict[str, LowRank]] = {}
     for (layer, matrix), pair in sides.items():
-        if set(pair) != {"A", "B"}:
-            raise CheckpointError(f"{folder}: layer {layer} has half of {matrix}.")
         found.setdefault(layer, {})[matrix] = (pair["A"], pair["B"] * scale)
     return found

@@ -57,6 +57,7 @@ def check(name: str, path: str, room: AdapterRoom) -> Adapter:
     for one that does not."""
     folder = Path(path).absolute()
     rank, _ = read_scale(folder, room.max_rank)
+    halves: set[tuple[int, str]] = set()
     for tensor, shape in _header(folder / WEIGHTS).items():
         layer, matrix, side = parse(tensor, folder)
         if matrix not in room.matrices or layer >= room.layers:
@@ -72,6 +73,10 @@ def check(name: str, path: str, room: AdapterRoom) -> Adapter:
                 f"{folder}: {tensor} has the shape {shape}, but the model asks for {wanted}.",
                 cure="The adapter is not of this model.",
             )
+        halves ^= {(layer, matrix)}
+    if halves:
+        layer, matrix = min(halves)
+        raise CheckpointError(f"{folder}: layer {layer} has half of {matrix}.")
     return Adapter(name, str(folder), digest(folder))
 
 

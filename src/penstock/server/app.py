@@ -19,7 +19,15 @@ from penstock.config import Config
 from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
 from penstock.server import routes
-from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
+from penstock.server.fields import (
+    CHAT,
+    COMPLETIONS,
+    DETOKENIZE,
+    LOAD_ADAPTER,
+    TOKENIZE,
+    UNLOAD_ADAPTER,
+    schema,
+)
 from penstock.server.lifecycle import bind, run, url_of
 from penstock.server.service import Service
 from penstock.server.start import Start
@@ -47,6 +55,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/render", routes.render, CHAT),
     Route("GET", "/v1/models", routes.models),
     Route("GET", "/v1/models/{name:path}", routes.model),
+    Route("POST", "/v1/load_lora_adapter", routes.load_adapter, LOAD_ADAPTER),
+    Route("POST", "/v1/unload_lora_adapter", routes.unload_adapter, UNLOAD_ADAPTER),
     Route("POST", "/tokenize", routes.tokenize, TOKENIZE),
     Route("POST", "/detokenize", routes.detokenize, DETOKENIZE),
     Route("GET", "/version", routes.version),

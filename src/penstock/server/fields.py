@@ -24,14 +24,18 @@ from penstock.server import kinds
 from penstock.server.kinds import Kind
 
 CHAT, COMPLETIONS, TOKENIZE, DETOKENIZE = "chat", "completions", "tokenize", "detokenize"
+LOAD_ADAPTER, UNLOAD_ADAPTER = "load_adapter", "unload_adapter"
 ENDPOINTS: dict[str, str] = {
     CHAT: "/v1/chat/completions, /v1/chat/render",
     COMPLETIONS: "/v1/completions",
     TOKENIZE: "/tokenize",
     DETOKENIZE: "/detokenize",
+    LOAD_ADAPTER: "/v1/load_lora_adapter",
+    UNLOAD_ADAPTER: "/v1/unload_lora_adapter",
 }
 BOTH = (CHAT, COMPLETIONS)
 PROMPTS = (CHAT, COMPLETIONS, TOKENIZE)
+ADAPTERS = (LOAD_ADAPTER, UNLOAD_ADAPTER)
 
 
 class Rule(Enum):
@@ -102,7 +106,10 @@ _TEMPLATE = "a template of the client's own would run code here: use --chat-temp
 
 FIELDS: tuple[Field, ...] = (
     # What to answer
-    used("model", (*BOTH, TOKENIZE, DETOKENIZE), kinds.TEXT, note="absent: the model served"),
+    used(
+        "model", (*BOTH, TOKENIZE, DETOKENIZE), kinds.TEXT,
+        note="or an adapter of it; absent: the model served",
+    ),
     used("messages", (CHAT,), kinds.MESSAGES, required=True),
     used("messages", (TOKENIZE,), kinds.MESSAGES, note="this or `prompt`"),
     used("prompt", (COMPLETIONS,), kinds.PROMPT, required=True, note="text or token ids"),
@@ -114,6 +121,12 @@ FIELDS: tuple[Field, ...] = (
     used("continue_final_message", (CHAT, TOKENIZE), kinds.BOOL, False),
     used("chat_template_kwargs", (CHAT, TOKENIZE), kinds.OBJECT),
     used("return_token_strs", (TOKENIZE,), kinds.BOOL, False),
+    # Adapters
+    used("lora_name", ADAPTERS, kinds.SALT, required=True),
+    used("lora_path", (LOAD_ADAPTER,), kinds.SALT, required=True, note="a folder of the server's"),
+    logged("lora_int_id", (UNLOAD_ADAPTER,), "the name is enough"),
+    refused("load_inplace", (LOAD_ADAPTER,), False, note="unload it first"),
+    refused("base_model_name", (LOAD_ADAPTER,), note="there is one model"),
     # How to sample
     used("temperature", BOTH, kinds.SAMPLED_NUMBER, note="default: the model's, else 1"),
     used("top_p", BOTH, kinds.SAMPLED_NUMBER, note="default: the model's, else 1"),

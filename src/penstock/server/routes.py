@@ -11,7 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import penstock
-from penstock.errors import DrainingError, InvalidFieldError, UnsupportedFieldError
+from penstock.errors import (
+    DrainingError,
+    InvalidFieldError,
+    RequestError,
+    UnsupportedFieldError,
+)
 from penstock.llm import AsyncLLM
 from penstock.server import kinds
 from penstock.server.answers import frames, whole
@@ -24,7 +29,16 @@ from penstock.server.calls import (
     new_id,
     template_options,
 )
-from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, Parsed, parse
+from penstock.server.fields import (
+    CHAT,
+    COMPLETIONS,
+    DETOKENIZE,
+    LOAD_ADAPTER,
+    TOKENIZE,
+    UNLOAD_ADAPTER,
+    Parsed,
+    parse,
+)
 from penstock.server.service import Service
 from penstock.web.errors import json_response
 from penstock.web.limits import read_body
@@ -53,7 +67,7 @@ async def render(service: Service, request: Request) -> Response:
 
 async def models(service: Service, request: Request) -> Response:
     """The names that requests may use."""
-    data = [_model(service, name) for name in service.names]
+    data = [_model(service, name) for name in (*service.names, *service.adapters)]
     return json_response({"object": "list", "data": data})
 
 
@@ -62,6 +76,30 @@ async def model(service: Service, request: Request) -> Response:
     name = request.path_params["name"]
     service.check_model(name)
     return json_response(_model(service, name))
+
+
+async def load_adapter(service: Service, request: Request) -> Response:
+    """Load an adapter, which requests then choose as their model."""
+    body = await _adapter_body(service, request, LOAD_ADAPTER)
+    await service.load_adapter(body["lora_name"], body["lora_path"])
+    return json_response(_model(service, body["lora_name"]))
+
+
+async def unload_adapter(service: Service, request: Request) -> Response:
+    """Unload an adapter that no request runs with."""
+    body = await _adapter_body(service, request, UNLOAD_ADAPTER)
+    service.unload_adapter(body["lora_name"])
+    return json_response({"id": body["lora_name"], "object": "model", "deleted": True})
+
+
+async def _adapter_body(service: Service, request: Request, endpoint: str) -> Parsed:
+    if not service.config.model.allow_runtime_lora_updating:
+        raise RequestError(
+            "Adapters are not loaded at run time here.",
+            cure="Start the server with --allow-runtime-lora-updating.",
+        )
+    service.llm()
+    return parse(endpoint, await read_body(request, service.config.server.max_body_bytes))
 
 
 async def tokenize(service: Service, request: Request) -> Response:
@@ -167,14 +205,14 @@ async def _body(service: Service, request: Request, endpoint: str) -> Parsed:
 
 
 def _model(service: Service, name: str) -> dict[str, Any]:
-    info = service.info
+    info, adapter = service.info, service.adapters.get(name)
     return {
         "id": name,
         "object": "model",
         "created": service.created,
         "owned_by": "penstock",
-        "root": service.config.model.model,
-        "parent": None,
+        "root": service.config.model.model if adapter is None else adapter.path,
+        "parent": None if adapter is None else service.names[0],
         "max_model_len": None if info is None else info.max_model_len,
         "vocab_size": None if info is None else info.vocab_size,
     }
