@@ -96,6 +96,10 @@ class ModelNotFoundError(RequestError):
     code = "model_not_found"
 
 
+class NotFoundError(RequestError):
+    code = "not_found"
+
+
 class BodyTooLargeError(RequestError):
     code = "body_too_large"
 

@@ -18,7 +18,7 @@ import penstock
 from penstock.config import Config
 from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
-from penstock.server import routes
+from penstock.server import pages, routes
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
 from penstock.server.lifecycle import bind, run, url_of
 from penstock.server.service import Service
@@ -50,13 +50,17 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/tokenize", routes.tokenize, TOKENIZE),
     Route("POST", "/detokenize", routes.detokenize, DETOKENIZE),
     Route("GET", "/version", routes.version),
+    Route("GET", "/", pages.index, open=True),
+    Route("GET", "/ui/{name}", pages.asset, open=True),
+    Route("GET", "/dashboard/data", pages.data),
+    Route("GET", "/dashboard/requests/{name:path}", pages.story),
     Route("GET", "/metrics", routes.metrics, open=True),
     Route("GET", "/live", routes.live, open=True),
     Route("GET", "/ready", routes.ready, open=True),
     Route("GET", "/health", routes.health, open=True),
 )
 
-OPEN_PATHS = frozenset({r.path for r in ROUTES if r.open} | {"/docs", "/openapi.json"})
+OPEN_PATHS = pages.ASSET_PATHS | {r.path for r in ROUTES if r.open} | {"/docs", "/openapi.json"}
 
 
 def create_app(service: Service) -> FastAPI:
