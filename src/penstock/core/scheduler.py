@@ -14,16 +14,20 @@ Progress: running requests are kept in queue order, blocks are taken from the la
 only, and a request never takes them from one before it. So the first one always runs to its end,
 whatever the others lose. After a preemption nobody is admitted in the same step, and whoever was
 preempted comes back only when its blocks and a margin that grows with its losses are there.
+
+Background work stands behind all others in every queue. It has a small share of each step, pauses
+while somebody waits for a first token, and gives up slots and blocks that others need.
 """
 
 from __future__ import annotations
 
 import heapq
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
 
 from penstock.core import prefix
+from penstock.core.admission import check_output, token_limit
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.events import (
@@ -43,7 +47,7 @@ from penstock.core.policy import Policy
 from penstock.core.request import FinishReason, HoldReason, Request, Status, Submission
 from penstock.core.sharing import SharedPrefixes
 from penstock.core.tables import BlockTables
-from penstock.errors import ContextLengthError, EngineError, InvalidFieldError
+from penstock.errors import EngineError, InvalidFieldError
 
 MAX_MARGIN = 8
 """Cap on the blocks a running request must be able to grow before another is admitted."""
@@ -64,11 +68,8 @@ def _order(request: Request) -> tuple[float, ...]:
     return request.order
 
 
-def _check_output(request: Request) -> None:
-    """A request that comes with output must have some left to write."""
-    output = request.submission.output
-    if output and (len(request.tokens) >= request.limit or output[-1] in request.stops):
-        raise InvalidFieldError("The output is complete already.", param="output")
+def _background(request: Request) -> bool:
+    return request.submission.background
 
 
 class Scheduler:
@@ -101,6 +102,9 @@ class Scheduler:
         self._events: list[Event] = []
         self._serial = 0
         self._step = 0
+        self._num_background = 0
+        self._background_left = 0
+        """tokens that background work may still have in this step"""
 
     # What the engine asks
 
@@ -126,7 +130,10 @@ class Scheduler:
 
     @property
     def may_schedule(self) -> bool:
-        return len(self._in_flight) < self.limits.depth and bool(self._requests)
+        # What runs in the background alone is not planned ahead: who comes waits for one step.
+        alone = self._num_background == len(self._requests)
+        depth = self.limits.stages if alone else self.limits.depth
+        return len(self._in_flight) < depth and bool(self._requests)
 
     def take_events(self) -> list[Event]:
         events, self._events = self._events, []
@@ -162,8 +169,9 @@ class Scheduler:
                 cure="Give each request an id of its own.",
                 param="request_id",
             )
-        request = Request(submission, len(self._tables.groups), self._limit(submission))
-        _check_output(request)
+        limit = token_limit(submission, self.limits.max_model_len, self._tables.longest())
+        request = Request(submission, len(self._tables.groups), limit)
+        check_output(request)
         request.order = self._policy(submission, self._serial)
         self._serial += 1
         sampling = submission.sampling
@@ -176,34 +184,12 @@ class Scheduler:
         # Prompt logprobs need the logits of every prompt position, which the cache does not hold.
         request.reads_cache = bool(request.key) and sampling.prompt_logprobs is None
         self._requests[request.id] = request
+        self._num_background += submission.background
         self._enqueue(request)
         if request.deadline_s is not None:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
         arrived = submission.arrival_s or None
         self._events.append(Queued(request.id, self._clock.now(), request.num_prompt, arrived))
-
-    def _limit(self, submission: Submission) -> int:
-        """Most tokens, prompt included; the KV of the last one is never needed."""
-        num_prompt, wanted = len(submission.prompt), submission.sampling.max_tokens
-        if num_prompt == 0:
-            raise InvalidFieldError("The prompt has no tokens.", param="prompt")
-        context = self.limits.max_model_len
-        if num_prompt + (wanted or 1) > context:
-            raise ContextLengthError(
-                f"The prompt has {num_prompt} tokens and {wanted or 1} are to be generated, "
-                f"but the context holds {context}.",
-                cure="Shorten the prompt or lower max_tokens.",
-                param="prompt" if num_prompt >= context else "max_tokens",
-            )
-        limit = num_prompt + wanted if wanted is not None else context
-        room = self._tables.longest()
-        if limit - 1 > room and (wanted is not None or num_prompt > room):
-            raise ContextLengthError(
-                f"The request may need the KV of {limit - 1} tokens, but the cache holds {room}.",
-                cure="Lower max_tokens, or serve with a larger --kv-cache-memory-bytes.",
-                param="max_tokens",
-            )
-        return min(limit, room + 1)
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> bool:
         """End a request wherever it stands; its blocks are free at once. False if unknown."""
@@ -259,6 +245,7 @@ class Scheduler:
             self._shared.drop(request)
         request.status = Status.FINISHED
         del self._requests[request.id]
+        self._num_background -= request.submission.background
         self._events.append(
             Finished(
                 request.id,
@@ -281,6 +268,9 @@ class Scheduler:
         self._expire(now)
         plan = StepPlan(self._step)
         members: list[Request] = []
+        self._background_left = self.limits.background_tokens
+        if self._num_background:
+            self._step_aside()
         preempted = self.counters.preemptions
         self._schedule_decodes(plan, members)
         budget = self.limits.max_num_batched_tokens - len(members)
@@ -293,6 +283,24 @@ class Scheduler:
             self._in_flight.append((plan, members))
             self._step += 1
         return plan
+
+    def _step_aside(self) -> None:
+        """Background work pauses while others wait for a first token or read their prompts, and
+        the last of it makes room for the first who waits."""
+        while self._waiting and self._waiting[0][1].status is not Status.WAITING:
+            heapq.heappop(self._waiting)
+        first = self._waiting[0][1] if self._waiting else None
+        waits = first is not None and not first.submission.background
+        if waits or any(not request.submission.background for request in self._prefilling[:1]):
+            self._background_left = 0
+        while first is not None and waits:
+            behind = self._prefilling[-1:] + self._decoding[-1:]
+            behind = [request for request in behind if request.submission.background]
+            if not behind or (
+                self._free_slots and self._room_for(first, self._tables.match(first))
+            ):
+                return
+            self._preempt(max(behind, key=_order), first)
 
     def _schedule_decodes(self, plan: StepPlan, members: list[Request]) -> None:
         slots, starts, tokens = plan.slots, plan.starts, plan.tokens
@@ -316,6 +324,10 @@ class Scheduler:
 
     def _next_decodes(self) -> list[Request]:
         limits, decoding = self.limits, self._decoding
+        if self._num_background:
+            first = bisect_left(decoding, True, key=_background)
+            decoding = decoding[: first + self._background_left]
+            self._background_left -= len(decoding) - first
         if limits.stages == 1:
             return decoding[: limits.max_num_batched_tokens]
         share = min(-(-len(decoding) // limits.depth), limits.max_num_batched_tokens)
@@ -326,7 +338,11 @@ class Scheduler:
     ) -> int:
         """One row that brings `computed` nearer to the known tokens; returns its token count."""
         start, known = request.computed, len(request.tokens)
+        if request.submission.background:
+            budget = min(budget, self._background_left)
         end = min(known, start + budget)
+        if end == start:
+            return 0
         if end > request.capacity and not self._grow(request, end, plan):
             return 0
         last = end == known
@@ -338,6 +354,8 @@ class Scheduler:
         request.computed = end
         request.in_flight += 1
         members.append(request)
+        if request.submission.background:
+            self._background_left -= end - start
         if last:
             request.pending = 1
             self._prefilling.remove(request)
@@ -371,6 +389,8 @@ class Scheduler:
                 continue
             if request.in_flight:
                 return  # preempted; a result on its way still adds to its tokens
+            if request.submission.background and not self._background_left:
+                return
             hits = self._tables.match(request)
             if self._hold(request, hits, now):
                 self._dequeue()
@@ -430,7 +450,8 @@ class Scheduler:
             first = request.first_needed[group]
             if first < len(table):
                 plan.blocks.append(BlockDelta(request.slot, group, first, table[first:]))
-        self._shared.lead(request, hits)
+        if not request.submission.background:  # nobody is to wait for what may pause at any time
+            self._shared.lead(request, hits)
         insort(self._prefilling, request, key=_order)
         self._events.append(Scheduled(request.id, now, self._step, cached, resumed))
 
