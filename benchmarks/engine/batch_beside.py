@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,16 +83,14 @@ class Load:
         async with httpx.AsyncClient(base_url=self.url, timeout=600) as http:
             id = await self.start_batch(http)
             began, before = time.perf_counter(), await self.rows(http, id)
-            while not await self.rows(http, id):
-                await asyncio.sleep(0.05)
+            await poll(lambda: self.rows(http, id))
             found = await self.run(index)
             done = await self.rows(http, id) - before
             batch = (await http.get(f"/v1/batches/{id}")).json()
             assert batch["status"] == "in_progress", "the batch was too short: raise --rows"
             found["rows_per_s"] = done / (time.perf_counter() - began)
             await http.post(f"/v1/batches/{id}/cancel")
-            while (await http.get(f"/v1/batches/{id}")).json()["status"] != "cancelled":
-                await asyncio.sleep(0.05)
+            await poll(lambda: self.cancelled(http, id))
         return found
 
     async def start_batch(self, http: httpx.AsyncClient) -> str:
@@ -111,6 +109,17 @@ class Load:
         counts = (await http.get(f"/v1/batches/{id}")).json()["request_counts"]
         done: int = counts["completed"]
         return done
+
+    async def cancelled(self, http: httpx.AsyncClient, id: str) -> bool:
+        return (await http.get(f"/v1/batches/{id}")).json()["status"] == "cancelled"
+
+
+async def poll(look: Callable[[], Awaitable[Any]]) -> None:
+    """Until what it returns is true."""
+    while True:
+        if await look():
+            return
+        await asyncio.sleep(0.05)
 
 
 async def measure(load: Load, pairs: int) -> tuple[list[Any], list[Any]]:

@@ -92,9 +92,7 @@ def test_killed_five_times_each_row_is_there_once(checkpoint: Path, tmp_path: Pa
                     lines = client.files.content(batch.output_file_id).iter_lines()
                     results = [json.loads(text) for text in lines]
                     break
-                counts = client.batches.retrieve(id).request_counts
-                before = counts.completed if counts else 0
-                wait(lambda: _completed(client, id) > before, 60)
+                wait_for_rows(client, id, completed(client, id))
                 time.sleep(rng.uniform(0, 0.1))
                 assert client.batches.retrieve(id).status == "in_progress"
             server.process.kill()
@@ -106,6 +104,10 @@ def test_killed_five_times_each_row_is_there_once(checkpoint: Path, tmp_path: Pa
     assert used == {60}
 
 
-def _completed(client: openai.OpenAI, id: str) -> int:
+def wait_for_rows(client: openai.OpenAI, id: str, before: int) -> None:
+    wait(lambda: completed(client, id) > before, 60)
+
+
+def completed(client: openai.OpenAI, id: str) -> int:
     counts = client.batches.retrieve(id).request_counts
     return counts.completed if counts else 0

@@ -24,7 +24,6 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import deque
-from dataclasses import dataclass
 
 from penstock.core import prefix
 from penstock.core.admission import check_output, token_limit
@@ -32,6 +31,7 @@ from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.events import (
     CacheChanged,
+    Counters,
     Event,
     Finished,
     Held,
@@ -51,17 +51,6 @@ from penstock.errors import EngineError, InvalidFieldError
 
 MAX_MARGIN = 8
 """Cap on the blocks a running request must be able to grow before another is admitted."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since start."""
-
-    prefix_queries: int = 0
-    """tokens looked up in the prefix cache"""
-    prefix_hits: int = 0
-    """tokens found there"""
-    preemptions: int = 0
 
 
 def _order(request: Request) -> tuple[float, ...]:
