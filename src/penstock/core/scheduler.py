@@ -24,6 +24,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import deque
+from operator import attrgetter
 
 from penstock.core import prefix
 from penstock.core.admission import check_output, token_limit
@@ -53,12 +54,8 @@ MAX_MARGIN = 8
 """Cap on the blocks a running request must be able to grow before another is admitted."""
 
 
-def _order(request: Request) -> tuple[float, ...]:
-    return request.order
-
-
-def _background(request: Request) -> bool:
-    return request.submission.background
+_order = attrgetter("order")
+_background = attrgetter("submission.background")
 
 
 class Scheduler:
@@ -263,6 +260,9 @@ class Scheduler:
         preempted = self.counters.preemptions
         self._schedule_decodes(plan, members)
         budget = self.limits.max_num_batched_tokens - len(members)
+        streams = self._decoding and not _background(self._decoding[0])
+        if streams and self.limits.max_mixed_prefill_tokens is not None:
+            budget = min(budget, self.limits.max_mixed_prefill_tokens)
         for request in list(self._prefilling):
             if budget and request.slot >= 0:
                 budget -= self._schedule_chunk(request, budget, plan, members)
