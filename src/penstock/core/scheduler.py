@@ -116,8 +116,7 @@ class Scheduler:
 
     @property
     def may_schedule(self) -> bool:
-        # What runs in the background alone is not planned ahead: who comes waits for one step.
-        alone = self._num_background == len(self._requests)
+        alone = self._num_background == len(self._requests)  # who comes then waits for one step
         depth = self.limits.stages if alone else self.limits.depth
         return len(self._in_flight) < depth and bool(self._requests)
 
@@ -254,9 +253,7 @@ class Scheduler:
         self._expire(now)
         plan = StepPlan(self._step)
         members: list[Request] = []
-        self._background_left = self.limits.background_tokens
-        if self._num_background:
-            self._step_aside()
+        self._step_aside()
         preempted = self.counters.preemptions
         self._schedule_decodes(plan, members)
         budget = self.limits.max_num_batched_tokens - len(members)
@@ -276,15 +273,18 @@ class Scheduler:
     def _step_aside(self) -> None:
         """Background work pauses while others wait for a first token or read their prompts, and
         the last of it makes room for the first who waits."""
+        self._background_left = self.limits.background_tokens
+        if not self._num_background:
+            return
         while self._waiting and self._waiting[0][1].status is not Status.WAITING:
             heapq.heappop(self._waiting)
         first = self._waiting[0][1] if self._waiting else None
-        waits = first is not None and not first.submission.background
-        if waits or any(not request.submission.background for request in self._prefilling[:1]):
+        if first is not None and _background(first):
+            first = None
+        if first is not None or (self._prefilling and not _background(self._prefilling[0])):
             self._background_left = 0
-        while first is not None and waits:
-            behind = self._prefilling[-1:] + self._decoding[-1:]
-            behind = [request for request in behind if request.submission.background]
+        while first is not None:
+            behind = [r for r in (*self._prefilling[-1:], *self._decoding[-1:]) if _background(r)]
             if not behind or (
                 self._free_slots and self._room_for(first, self._tables.match(first))
             ):
@@ -378,7 +378,7 @@ class Scheduler:
                 continue
             if request.in_flight:
                 return  # preempted; a result on its way still adds to its tokens
-            if request.submission.background and not self._background_left:
+            if _background(request) and not self._background_left:
                 return
             hits = self._tables.match(request)
             if self._hold(request, hits, now):
@@ -439,7 +439,7 @@ class Scheduler:
             first = request.first_needed[group]
             if first < len(table):
                 plan.blocks.append(BlockDelta(request.slot, group, first, table[first:]))
-        if not request.submission.background:  # nobody is to wait for what may pause at any time
+        if not _background(request):  # nobody is to wait for what may pause at any time
             self._shared.lead(request, hits)
         insort(self._prefilling, request, key=_order)
         self._events.append(Scheduled(request.id, now, self._step, cached, resumed))
