@@ -48,6 +48,7 @@ from penstock.core.policy import Policy
 from penstock.core.request import FinishReason, HoldReason, Request, Status, Submission
 from penstock.core.sharing import SharedPrefixes
 from penstock.core.tables import BlockTables
+from penstock.core.waiting import Waiting
 from penstock.errors import EngineError, InvalidFieldError
 
 MAX_MARGIN = 8
@@ -77,8 +78,7 @@ class Scheduler:
         self._clock = clock
         self._cache_key = cache_key
         self._requests: dict[str, Request] = {}
-        self._waiting: list[tuple[tuple[float, ...], Request]] = []
-        self._num_waiting = 0
+        self._waiting = Waiting()
         self._prefilling: list[Request] = []
         self._decoding: list[Request] = []
         self._deadlines: list[tuple[float, str]] = []
@@ -100,7 +100,7 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        return self._num_waiting
+        return len(self._waiting)
 
     @property
     def num_held(self) -> int:
@@ -136,9 +136,8 @@ class Scheduler:
         self.pool.check(b for r in running for table in r.blocks for b in table if b >= 0)
         slots = [r.slot for r in running] + self._free_slots
         assert sorted(slots) == list(range(self.limits.max_num_seqs)), "slots do not balance"
-        waiting = [r for _, r in self._waiting if r.status is Status.WAITING]
-        assert len(waiting) == self._num_waiting, "the waiting count is wrong"
-        total = len(running) + len(waiting) + self.num_held
+        self._waiting.check()
+        total = len(running) + len(self._waiting) + self.num_held
         assert total == len(self._requests), "a request is in no queue or in two"
         assert all(r.computed <= len(r.tokens) + r.pending for r in running), "computed > known"
         self._shared.check(running)
@@ -170,7 +169,7 @@ class Scheduler:
         request.reads_cache = bool(request.key) and sampling.prompt_logprobs is None
         self._requests[request.id] = request
         self._num_background += submission.background
-        self._enqueue(request)
+        self._waiting.push(request)
         if request.deadline_s is not None:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
         arrived = submission.arrival_s or None
@@ -193,12 +192,6 @@ class Scheduler:
         self._preempt(request, request)
         return True
 
-    def _enqueue(self, request: Request) -> None:
-        request.status = Status.WAITING
-        request.hold = None
-        heapq.heappush(self._waiting, (request.order, request))
-        self._num_waiting += 1
-
     def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:
             self.abort(heapq.heappop(self._deadlines)[1], FinishReason.TIMEOUT)
@@ -213,7 +206,7 @@ class Scheduler:
         self._tables.release(request)
         request.computed = 0
         for released in self._shared.leader_left(request):
-            self._enqueue(released)
+            self._waiting.push(released)
 
     def _finish(
         self,
@@ -225,7 +218,7 @@ class Scheduler:
         if request.status is Status.RUNNING:
             self._leave(request)
         elif request.status is Status.WAITING:
-            self._num_waiting -= 1  # its heap entry is skipped when it comes up
+            self._waiting.left()
         else:
             self._shared.drop(request)
         request.status = Status.FINISHED
@@ -276,9 +269,7 @@ class Scheduler:
         self._background_left = self.limits.background_tokens
         if not self._num_background:
             return
-        while self._waiting and self._waiting[0][1].status is not Status.WAITING:
-            heapq.heappop(self._waiting)
-        first = self._waiting[0][1] if self._waiting else None
+        first = self._waiting.first()
         if first is not None and _background(first):
             first = None
         if first is not None or (self._prefilling and not _background(self._prefilling[0])):
@@ -367,32 +358,24 @@ class Scheduler:
         self._leave(victim)
         victim.preemptions += 1
         self.counters.preemptions += 1
-        self._enqueue(victim)
+        self._waiting.push(victim)
         self._events.append(Preempted(victim.id, self._clock.now(), self._step, lost, by.id))
 
     def _admit(self, budget: int, plan: StepPlan, members: list[Request], now: float) -> None:
-        while budget and self._waiting and self._free_slots:
-            request = self._waiting[0][1]
-            if request.status is not Status.WAITING:
-                heapq.heappop(self._waiting)
-                continue
+        while budget and self._free_slots and (request := self._waiting.first()):
             if request.in_flight:
                 return  # preempted; a result on its way still adds to its tokens
             if _background(request) and not self._background_left:
                 return
             hits = self._tables.match(request)
             if self._hold(request, hits, now):
-                self._dequeue()
+                self._waiting.pop()
             elif self._room_for(request, hits):
-                self._dequeue()
+                self._waiting.pop()
                 self._enter(request, hits, plan, now)
                 budget -= self._schedule_chunk(request, budget, plan, members)
             else:
                 return
-
-    def _dequeue(self) -> None:
-        heapq.heappop(self._waiting)
-        self._num_waiting -= 1
 
     def _hold(self, request: Request, hits: int, now: float) -> bool:
         """Whether to wait for another request that is just computing the same prefix."""
@@ -493,7 +476,7 @@ class Scheduler:
             block_hash = request.hashes[index]
             self._tables.commit(request, index)
             for released in self._shared.committed(request, block_hash):
-                self._enqueue(released)
+                self._waiting.push(released)
         request.commits = full
 
     def _fail(self, members: list[Request], error: EngineError) -> None:
