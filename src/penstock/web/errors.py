@@ -27,6 +27,7 @@ STATUS: dict[str, int] = {
     "invalid_api_key": 401,
     "model_not_found": 404,
     "not_found": 404,
+    "not_enabled": 404,
     "body_too_large": 413,
     "queue_full": 429,
     "unavailable": 503,
