@@ -207,6 +207,7 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
         _shape(
             "window",
             "Phi3Config",
+            1,
             sliding_window=16,
             num_key_value_heads=4,
             rope_parameters={
@@ -246,6 +247,7 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
         _shape(
             "biases",
             "GraniteConfig",
+            1,
             attention_bias=True,
             mlp_bias=True,
             head_dim=16,

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
 from penstock.core.adapters import AdapterSlots
+from penstock.core.plan import AdapterLoad, StepPlan
 from penstock.core.request import Adapter, Request
+from penstock.errors import InvalidFieldError
 from tests.fakes import submission
 
 
@@ -13,14 +17,16 @@ def asks(id: str, digest: str | None, order: float) -> Request:
 
 
 def enter(slots: AdapterSlots, request: Request) -> tuple[int, bool]:
+    """The slot, and whether the adapter is to be loaded into it."""
     assert slots.has_room(request)
-    assert request.submission.adapter is not None
-    return slots.take(request.submission.adapter)
+    plan = StepPlan(0)
+    slot = slots.take(request, plan)
+    assert plan.adapters in ([], [AdapterLoad(slot, request.submission.adapter)])
+    return slot, bool(plan.adapters)
 
 
 def leave(slots: AdapterSlots, request: Request) -> list[str]:
-    assert request.submission.adapter is not None
-    return [held.id for held in slots.give_back(request.submission.adapter)]
+    return [held.id for held in slots.left(request)]
 
 
 def test_an_adapter_is_loaded_once_while_it_stays() -> None:
@@ -49,12 +55,10 @@ def test_the_held_are_released_when_a_slot_is_free_and_nobody_overtakes_them() -
     slots = AdapterSlots(1)
     running, waits, late = asks("1", "a", 1), asks("2", "b", 2), asks("3", "a", 3)
     enter(slots, running)
-    assert not slots.has_room(waits)
-    slots.hold(waits)
-    assert not slots.has_room(late)
-    assert slots.has_room(asks("4", None, 4))
-    assert slots.has_room(asks("0", "a", 0))  # one that was preempted stands before them
-    slots.hold(late)
+    assert slots.hold_back(waits)
+    assert slots.hold_back(late)
+    assert not slots.hold_back(asks("4", None, 4))
+    assert not slots.hold_back(asks("0", "a", 0))  # one that was preempted stands before them
     slots.check([running])
     assert (slots.num_held, leave(slots, running)) == (2, ["2", "3"])
     assert slots.num_held == 0
@@ -65,6 +69,13 @@ def test_a_held_request_may_end() -> None:
     slots = AdapterSlots(1)
     running, waits = asks("1", "a", 1), asks("2", "b", 2)
     enter(slots, running)
-    slots.hold(waits)
+    assert slots.hold_back(waits)
     slots.drop(waits)
     assert leave(slots, running) == []
+
+
+def test_without_slots_an_adapter_is_refused() -> None:
+    with pytest.raises(InvalidFieldError, match="no slots"):
+        AdapterSlots(0).check_possible(asks("1", "a", 1).submission)
+    AdapterSlots(0).check_possible(asks("2", None, 1).submission)
+    AdapterSlots(1).check_possible(asks("3", "a", 1).submission)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from penstock.engine import adapters, peft
 from penstock.engine.adapters import AdapterStore

@@ -8,11 +8,14 @@ keep the others out for ever.
 
 from __future__ import annotations
 
-from penstock.core.request import Adapter, Request
+from penstock.core.plan import AdapterLoad, StepPlan
+from penstock.core.request import Request, Submission
+from penstock.errors import InvalidFieldError
 
 
 class AdapterSlots:
     def __init__(self, count: int) -> None:
+        self._count = count
         self._empty = list(range(count - 1, -1, -1))
         self._slots: dict[str, int] = {}
         """by digest; those that nobody uses stand in the order in which they were left"""
@@ -25,6 +28,11 @@ class AdapterSlots:
     def num_held(self) -> int:
         return len(self._held)
 
+    def check_possible(self, submission: Submission) -> None:
+        """Raise InvalidFieldError for an adapter where there are no slots."""
+        if submission.adapter is not None and not self._count:
+            raise InvalidFieldError("This engine has no slots for adapters.", param="model")
+
     def has_room(self, request: Request) -> bool:
         """Whether it may run now."""
         adapter = request.submission.adapter
@@ -35,25 +43,35 @@ class AdapterSlots:
         resident = adapter.digest in self._slots
         return resident or bool(self._empty) or len(self._users) < len(self._slots)
 
-    def hold(self, request: Request) -> None:
+    def hold_back(self, request: Request) -> bool:
+        """Keep a request that may not run now; whether it is kept."""
+        if self.has_room(request):
+            return False
         self._held[request.id] = request
+        return True
 
-    def take(self, adapter: Adapter) -> tuple[int, bool]:
-        """A slot for a request that starts to run, and whether the adapter must be loaded into
-        it."""
+    def take(self, request: Request, plan: StepPlan) -> int:
+        """The slot for a request that starts to run, -1 without an adapter; the plan says where
+        one must be loaded."""
+        adapter = request.submission.adapter
+        if adapter is None:
+            return -1
         digest = adapter.digest
         self._users[digest] = self._users.get(digest, 0) + 1
         if digest in self._slots:
-            return self._slots[digest], False
+            return self._slots[digest]
         if not self._empty:
             oldest = next(known for known in self._slots if known not in self._users)
             self._empty.append(self._slots.pop(oldest))
         self._slots[digest] = slot = self._empty.pop()
-        return slot, True
+        plan.adapters.append(AdapterLoad(slot, adapter))
+        return slot
 
-    def give_back(self, adapter: Adapter) -> list[Request]:
-        """A request stops to run. Returns those that were held and may look again."""
-        digest = adapter.digest
+    def left(self, request: Request) -> list[Request]:
+        """It stops to run. Returns those that were held and may look again."""
+        if request.submission.adapter is None:
+            return []
+        digest = request.submission.adapter.digest
         self._users[digest] -= 1
         if self._users[digest]:
             return []

@@ -1,24 +1,20 @@
-"""Whether a request can ever run, and how far."""
+"""Which requests can be served at all, whatever else is going on."""
 
 from __future__ import annotations
 
-from penstock.core.limits import Limits
-from penstock.core.request import Submission
+from penstock.core.request import Request, Submission
 from penstock.errors import ContextLengthError, InvalidFieldError
 
 
-def most_tokens(submission: Submission, limits: Limits, room: int) -> int:
-    """Most tokens, prompt included, of a request; the KV of the last one is never needed.
+def token_limit(submission: Submission, context: int, room: int) -> int:
+    """Most tokens, prompt included; the KV of the last one is never needed.
 
-    room: tokens whose KV the cache holds for one request. Raises InvalidFieldError or
-    ContextLengthError for one that can never run.
+    context: tokens of the model's context; room: tokens whose KV the cache holds for one request.
+    Raises InvalidFieldError and ContextLengthError.
     """
     num_prompt, wanted = len(submission.prompt), submission.sampling.max_tokens
     if num_prompt == 0:
         raise InvalidFieldError("The prompt has no tokens.", param="prompt")
-    if submission.adapter is not None and not limits.max_adapters:
-        raise InvalidFieldError("This engine has no slots for adapters.", param="model")
-    context = limits.max_model_len
     if num_prompt + (wanted or 1) > context:
         raise ContextLengthError(
             f"The prompt has {num_prompt} tokens and {wanted or 1} are to be generated, "
@@ -33,9 +29,11 @@ def most_tokens(submission: Submission, limits: Limits, room: int) -> int:
             cure="Lower max_tokens, or serve with a larger --kv-cache-memory-bytes.",
             param="max_tokens",
         )
-    limit = min(limit, room + 1)
-    output = submission.output
-    full = num_prompt + len(output) >= limit
-    if output and (full or output[-1] in submission.sampling.stop_ids):
+    return min(limit, room + 1)
+
+
+def check_output(request: Request) -> None:
+    """A request that comes with output must have some left to write. Raises InvalidFieldError."""
+    output = request.submission.output
+    if output and (len(request.tokens) >= request.limit or output[-1] in request.stops):
         raise InvalidFieldError("The output is complete already.", param="output")
-    return limit

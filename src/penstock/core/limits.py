@@ -23,3 +23,8 @@ class Limits:
     A prompt alone may have long steps, which cost less in total; beside streams they stall."""
     max_adapters: int = 0
     """different adapters that running requests may have at a time"""
+
+    @property
+    def background_tokens(self) -> int:
+        """Most tokens of background work in one step, so that no step is long for its sake."""
+        return max(1, self.max_num_batched_tokens // 4)

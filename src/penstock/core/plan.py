@@ -69,7 +69,6 @@ class StepPlan:
     """
 
     step: int
-    adapters: list[AdapterLoad] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
@@ -79,6 +78,8 @@ class StepPlan:
     samples: list[bool] = field(default_factory=list)
     """whether the row wants an output token"""
     blocks: list[BlockDelta] = field(default_factory=list)
+    adapters: list[AdapterLoad] = field(default_factory=list)
+    """before anything is computed"""
 
     @property
     def num_tokens(self) -> int:

@@ -14,7 +14,6 @@ import penstock
 from penstock.errors import (
     DrainingError,
     InvalidFieldError,
-    RequestError,
     UnsupportedFieldError,
 )
 from penstock.llm import AsyncLLM
@@ -33,13 +32,12 @@ from penstock.server.fields import (
     CHAT,
     COMPLETIONS,
     DETOKENIZE,
-    LOAD_ADAPTER,
     TOKENIZE,
-    UNLOAD_ADAPTER,
     Parsed,
     parse,
 )
 from penstock.server.service import Service
+from penstock.web.caller import caller_of
 from penstock.web.errors import json_response
 from penstock.web.limits import read_body
 from penstock.web.sse import EventStream, unless_gone
@@ -76,30 +74,6 @@ async def model(service: Service, request: Request) -> Response:
     name = request.path_params["name"]
     service.check_model(name)
     return json_response(_model(service, name))
-
-
-async def load_adapter(service: Service, request: Request) -> Response:
-    """Load an adapter, which requests then choose as their model."""
-    body = await _adapter_body(service, request, LOAD_ADAPTER)
-    await service.load_adapter(body["lora_name"], body["lora_path"])
-    return json_response(_model(service, body["lora_name"]))
-
-
-async def unload_adapter(service: Service, request: Request) -> Response:
-    """Unload an adapter that no request runs with."""
-    body = await _adapter_body(service, request, UNLOAD_ADAPTER)
-    service.unload_adapter(body["lora_name"])
-    return json_response({"id": body["lora_name"], "object": "model", "deleted": True})
-
-
-async def _adapter_body(service: Service, request: Request, endpoint: str) -> Parsed:
-    if not service.config.model.allow_runtime_lora_updating:
-        raise RequestError(
-            "Adapters are not loaded at run time here.",
-            cure="Start the server with --allow-runtime-lora-updating.",
-        )
-    service.llm()
-    return parse(endpoint, await read_body(request, service.config.server.max_body_bytes))
 
 
 async def tokenize(service: Service, request: Request) -> Response:
@@ -186,7 +160,8 @@ async def _answer(
     timeout_s = header_seconds(request.headers.get("x-request-timeout"))
     if timeout_s is None and body["timeout"] is None:
         timeout_s = service.config.server.request_timeout_s
-    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s))
+    caller = caller_of(request.scope)
+    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s, caller))
     if body.logged:
         log.info("request %s: no effect of %s", call.request_id, ", ".join(body.logged))
     headers = {"X-Request-Id": call.request_id}
