@@ -91,21 +91,8 @@ def run(
     longest = max(len(p) for p in prompts) + NEW
     per_request = -(-longest // BLOCK) * len(groups)
     blocks = per_request + 2 * len(groups) if mix.preempt else per_request * (mix.batch + 1)
-    executor: ClosableExecutor
-    stages = 1
-    if team is not None:
-        stages = team.stages
-        runner = team.settle(Room(blocks, BLOCK, mix.batch, mix.chunk, CONTEXT))
-        executor = GroupExecutor(runner.run, team)
-    else:
-        caches = allocate_caches(
-            backend, groups, blocks, BLOCK, model.num_kv_heads, model.head_dim, torch.float32, CPU
-        )
-        put = partial(put_adapter, model, AdapterStore(MAX_RANK))
-        runner = ModelRunner(
-            model, caches, BLOCK, mix.batch, CONTEXT, CPU, set_adapter=put, max_adapters=slots
-        )
-        executor = (ThreadExecutor if mix.depth > 1 else InlineExecutor)(runner.run)
+    executor = _executor(model, backend, mix, blocks, team, slots)
+    stages = 1 if team is None else team.stages
     pool = BlockPool(blocks, BLOCK, mix.cache)
     depth = mix.depth + stages - 1
     limits = Limits(mix.batch, mix.chunk, CONTEXT, depth, stages, max_adapters=slots)
@@ -137,6 +124,21 @@ def run(
         if isinstance(event, TokensOut):
             out[int(event.id)] += event.tokens
     return out, scheduler.counters.preemptions
+
+
+def _executor(
+    model: CausalLM, backend: Backend, mix: Mix, blocks: int, team: Team | None, slots: int
+) -> ClosableExecutor:
+    if team is not None:
+        runner = team.settle(Room(blocks, BLOCK, mix.batch, mix.chunk, CONTEXT))
+        return GroupExecutor(runner.run, team)
+    shape = (model.num_kv_heads, model.head_dim, torch.float32, CPU)
+    caches = allocate_caches(backend, model.kv_groups, blocks, BLOCK, *shape)
+    put = partial(put_adapter, model, AdapterStore(MAX_RANK))
+    runner = ModelRunner(
+        model, caches, BLOCK, mix.batch, CONTEXT, CPU, set_adapter=put, max_adapters=slots
+    )
+    return (ThreadExecutor if mix.depth > 1 else InlineExecutor)(runner.run)
 
 
 def put_adapter(model: CausalLM, store: AdapterStore, load: AdapterLoad) -> None:
