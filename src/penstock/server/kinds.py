@@ -77,6 +77,7 @@ METADATA = _plain(
     {"type": "object", "additionalProperties": {"type": "string"}},
     lambda v: isinstance(v, dict) and all(isinstance(text, str) for text in v.values()),
 )
+OBJECTS = list_of(OBJECT, "a list of objects")
 ANY = _passed("any value", {})
 TOKENS = list_of(integer(0, 2**31 - 1, "a token id"), "a list of token ids")
 TEXTS = list_of(TEXT, "a list of strings")
@@ -109,6 +110,18 @@ STOP = _passed(
 LOGIT_BIAS = _passed(
     "an object from token ids to numbers",
     {"type": "object", "additionalProperties": {"type": "number"}},
+)
+
+
+TEXT_OR_OBJECTS = Kind(
+    "a string or a list of objects",
+    {"anyOf": [TEXT.schema, OBJECTS.schema]},
+    lambda value, name: value if isinstance(value, str) else OBJECTS.read(value, name),
+)
+CHOICE = _plain(
+    "a string or an object",
+    {"anyOf": [{"type": "string"}, {"type": "object"}]},
+    lambda v: isinstance(v, str | dict),
 )
 
 
