@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.config.option import option
-from penstock.registry import FORMATS
+from penstock.registry import FORMATS, MODEL_IMPLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,13 @@ class ModelConfig:
         " embedding and the head in int8; both compute with int8 activations",
         choices=FORMATS.names,
     )
+    model_impl: str = option(
+        "auto",
+        "Whose modelling code computes the model: `penstock` has a file for the architecture;"
+        " `any`, or `transformers`, takes that library's with our paged attention; `auto` the"
+        " first where there is one, else the second where it is installed",
+        choices=("auto", "penstock", *MODEL_IMPLS.names),
+    )
     max_model_len: int | None = option(
         None,
         "Longest prompt and output together",
@@ -56,6 +63,11 @@ class ModelConfig:
         "Defaults of sampling parameters: `auto` takes the model's generation_config.json,"
         " `none` neutral ones",
         choices=("auto", "none"),
+    )
+    pooling: str = option(
+        "last",
+        "How /v1/embeddings makes one vector of a prompt's hidden states, unless the request says",
+        choices=("last", "mean"),
     )
     seed: int | None = option(
         None,

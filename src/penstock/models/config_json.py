@@ -26,6 +26,7 @@ _HARMLESS = """
     temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
     encoder_no_repeat_ngram_size bad_words_ids num_return_sequences remove_invalid_values
     exponential_decay_length_penalty output_scores return_dict_in_generate
+    is_matryoshka matryoshka_dimensions
     is_llama_config max_sequence_length model_max_length
 """
 HARMLESS = frozenset(_HARMLESS.split())
@@ -35,7 +36,12 @@ HARMLESS_PREFIXES = ("_", "unsloth", "transformers.js")
 class ConfigJson:
     """A config.json in hand. Every read checks the type and remembers the name."""
 
-    def __init__(self, raw: dict[str, Any], where: str = "config.json") -> None:
+    def __init__(
+        self, raw: dict[str, Any], where: str = "config.json", longest: int | None = None
+    ) -> None:
+        """longest: tokens of the longest request that the model will get (None: as many as it can
+        take); some families choose frequencies by it."""
+        self.longest = longest
         self.raw = raw
         self.where = where
         self._read: set[str] = set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -193,12 +194,17 @@ class Metrics:
         self._board.number(c.BATCH_ROWS_WAITING).set(self._batch_rows_waiting())
         memory = self._board.number(c.RSS)
         memory.values.clear()
-        for role, pid in {"api": os.getpid(), **self._processes()}.items():
-            try:
-                memory.set(psutil.Process(pid).memory_info().rss, role)
-            except psutil.NoSuchProcess:
-                continue  # it ended: its line ends with it
+        for role, size in self.memory().items():
+            memory.set(size, role)
         return generate_latest(self._registry)
+
+    def memory(self) -> dict[str, int]:
+        """Resident bytes of each process, by role; of those that are alive."""
+        found = {}
+        for role, pid in {"api": os.getpid(), **self._processes()}.items():
+            with suppress(psutil.NoSuchProcess):
+                found[role] = psutil.Process(pid).memory_info().rss
+        return found
 
     def _add(self, metric: c.Metric, amount: float) -> None:
         self._engine.number(metric).add(amount)

@@ -18,13 +18,29 @@ import penstock
 from penstock.config import Config
 from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
-from penstock.server import batch_routes, messages_routes, responses_routes, routes
+from penstock.server import (
+    batch_routes,
+    messages_routes,
+    pages,
+    reading_routes,
+    responses_routes,
+    routes,
+)
 from penstock.server.asking import request_id
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
 from penstock.server.lifecycle import bind, run, url_of
 from penstock.server.service import Service
 from penstock.server.start import Start
-from penstock.server.tables import BATCHES, COUNT, MESSAGES, RESPONSES, all_tables
+from penstock.server.tables import (
+    BATCHES,
+    COUNT,
+    EMBEDDINGS,
+    GENERATE,
+    MESSAGES,
+    RESPONSES,
+    SCORE,
+    all_tables,
+)
 from penstock.web.errors import on_http_error
 from penstock.web.keys import KeyGate, Keys
 from penstock.web.sse import ClientGone
@@ -55,6 +71,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/responses/{id}/input_items", responses_routes.items),
     Route("POST", "/v1/messages", messages_routes.create, MESSAGES),
     Route("POST", "/v1/messages/count_tokens", messages_routes.count_tokens, COUNT),
+    Route("POST", "/v1/embeddings", reading_routes.embeddings, EMBEDDINGS),
+    Route("POST", "/v1/score", reading_routes.scores, SCORE),
+    Route("POST", "/generate", reading_routes.generate, GENERATE),
     Route("POST", "/v1/files", batch_routes.upload),
     Route("GET", "/v1/files", batch_routes.files),
     Route("GET", "/v1/files/{id}", batch_routes.file),
@@ -67,13 +86,17 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/tokenize", routes.tokenize, TOKENIZE),
     Route("POST", "/detokenize", routes.detokenize, DETOKENIZE),
     Route("GET", "/version", routes.version),
+    Route("GET", "/", pages.index, open=True),
+    Route("GET", "/ui/{name}", pages.asset, open=True),
+    Route("GET", "/dashboard/data", pages.data),
+    Route("GET", "/dashboard/requests/{name:path}", pages.story),
     Route("GET", "/metrics", routes.metrics, open=True),
     Route("GET", "/live", routes.live, open=True),
     Route("GET", "/ready", routes.ready, open=True),
     Route("GET", "/health", routes.health, open=True),
 )
 
-OPEN_PATHS = frozenset({r.path for r in ROUTES if r.open} | {"/docs", "/openapi.json"})
+OPEN_PATHS = pages.ASSET_PATHS | {r.path for r in ROUTES if r.open} | {"/docs", "/openapi.json"}
 
 
 def create_app(service: Service) -> FastAPI:

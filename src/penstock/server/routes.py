@@ -135,6 +135,11 @@ async def _answer(
     call = make(llm, body, asked_of(service, request, arrival_s, body["timeout"]))
     if body.logged:
         log.info("request %s: no effect of %s", call.request_id, ", ".join(body.logged))
+    return await respond(service, request, call)
+
+
+async def respond(service: Service, request: Request, call: Call) -> Response:
+    """The call's reply, whole or as a stream. Raises what comes before its first token."""
     headers = {"X-Request-Id": call.request_id}
     if not call.stream:
         reply = await unless_gone(request.receive, whole(service, call), call.patience_s())

@@ -24,6 +24,7 @@ from penstock.errors import (
 )
 from penstock.jobs.asgi import AppHandler
 from penstock.llm import AsyncLLM, Generation
+from penstock.observe.live import Live
 from penstock.observe.metrics import Metrics
 from penstock.server.calls import Call
 from penstock.server.data import Data
@@ -42,6 +43,8 @@ class Service:
         self.names = config.served_names
         self.door = Door(config.max_running + config.max_waiting)
         self.metrics = Metrics(self.names[0])
+        self.live = Live()
+        self.opened_s = 0.0
         self.created = int(time.time())
         self._llm: AsyncLLM | None = None
         self._live: set[Generation] = set()
@@ -53,6 +56,8 @@ class Service:
     def open(self, llm: AsyncLLM) -> None:
         """The model is loaded: requests are served from now on."""
         llm.client.subscribe(self.metrics)
+        llm.client.subscribe(self.live)
+        self.opened_s = llm.clock.now()
         self.metrics.ready(llm.info)
         llm.times = self.metrics
         self._llm = llm

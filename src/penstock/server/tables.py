@@ -7,13 +7,20 @@ from penstock.server.fields import Field, Parsed, decode, logged, read, refused,
 
 BATCHES, RESPONSES = "batches", "responses"
 MESSAGES, COUNT = "messages", "count_tokens"
+EMBEDDINGS, SCORE, GENERATE = "embeddings", "score", "generate"
 ENDPOINTS: dict[str, str] = {
     RESPONSES: "/v1/responses",
     MESSAGES: "/v1/messages",
     COUNT: "/v1/messages/count_tokens",
+    EMBEDDINGS: "/v1/embeddings",
+    SCORE: "/v1/score",
+    GENERATE: "/generate",
     BATCHES: "/v1/batches",
 }
 OVER_CHAT = (RESPONSES, MESSAGES)
+SAMPLED = (*OVER_CHAT, GENERATE)
+READ = (EMBEDDINGS, SCORE)
+SERVED = (*SAMPLED, *READ)
 PROMPTS = (MESSAGES, COUNT)
 _HOSTED = "a service of its maker's"
 _PARTS = "text only"
@@ -34,36 +41,53 @@ FIELDS: tuple[Field, ...] = (
     used("max_tokens", (MESSAGES,), kinds.COUNT, required=True),
     used("stop_sequences", (MESSAGES,), kinds.TEXTS),
     used("thinking", PROMPTS, kinds.OBJECT, note="`budget_tokens`, as thinking_token_budget"),
-    # Both
-    used("model", (*OVER_CHAT, COUNT), kinds.TEXT, note="absent: the model served"),
+    # What to read, and how
+    used("input", (EMBEDDINGS,), kinds.PROMPT, required=True, note="text or token ids"),
+    used("encoding_format", (EMBEDDINGS,), kinds.TEXT, "float", "`float` or `base64`"),
+    used("dimensions", (EMBEDDINGS,), kinds.COUNT, note="fewer, where the model was trained to"),
+    used("pooling", (EMBEDDINGS,), kinds.TEXT, note="`last` or `mean`; default: --pooling"),
+    used("normalize", (EMBEDDINGS,), kinds.BOOL, True, "to length 1"),
+    used("context", (SCORE,), kinds.ONE_OR_MORE, required=True, note="one for all, or one each"),
+    used("continuation", (SCORE,), kinds.ONE_OR_MORE, required=True, note="what is scored"),
+    used("add_special_tokens", READ, kinds.BOOL, True),
+    # Ids in, ids out
+    used("token_ids", (GENERATE,), kinds.TOKENS, required=True, note="the prompt"),
+    used("n", (GENERATE,), kinds.SAMPLED_INT, 1),
+    used("max_tokens", (GENERATE,), kinds.COUNT, note="default: 16"),
+    used("bad_words_ids", (GENERATE,), kinds.ID_LISTS),
+    used("logprobs", (GENERATE,), kinds.SAMPLED_INT, note="alternatives; 0: the token alone"),
+    used("prompt_logprobs", (GENERATE,), kinds.SAMPLED_INT, note="not in streams"),
+    used("stream_options", (GENERATE,), kinds.STREAM_OPTIONS),
+    # All
+    used("model", (*SERVED, COUNT), kinds.TEXT, note="absent: the model served"),
     used("tools", (*OVER_CHAT, COUNT), kinds.OBJECTS, note="functions, as chats support them"),
     used("tool_choice", (RESPONSES,), kinds.CHOICE),
     used("tool_choice", PROMPTS, kinds.OBJECT),
-    used("stream", OVER_CHAT, kinds.BOOL, False),
+    used("stream", SAMPLED, kinds.BOOL, False),
     used("chat_template_kwargs", (*OVER_CHAT, COUNT), kinds.OBJECT),
     # How to sample, as chats
-    used("temperature", OVER_CHAT, kinds.SAMPLED_NUMBER, note="default: the model's, else 1"),
-    used("top_p", OVER_CHAT, kinds.SAMPLED_NUMBER, note="default: the model's, else 1"),
-    used("top_k", OVER_CHAT, kinds.SAMPLED_INT, note="default: the model's; 0 or -1 is off"),
-    used("min_p", OVER_CHAT, kinds.SAMPLED_NUMBER, note="default: the model's, else 0"),
-    used("repetition_penalty", OVER_CHAT, kinds.SAMPLED_NUMBER),
-    used("presence_penalty", OVER_CHAT, kinds.SAMPLED_NUMBER),
-    used("frequency_penalty", OVER_CHAT, kinds.SAMPLED_NUMBER),
-    used("logit_bias", OVER_CHAT, kinds.LOGIT_BIAS),
+    used("temperature", SAMPLED, kinds.SAMPLED_NUMBER, note="default: the model's, else 1"),
+    used("top_p", SAMPLED, kinds.SAMPLED_NUMBER, note="default: the model's, else 1"),
+    used("top_k", SAMPLED, kinds.SAMPLED_INT, note="default: the model's; 0 or -1 is off"),
+    used("min_p", SAMPLED, kinds.SAMPLED_NUMBER, note="default: the model's, else 0"),
+    used("repetition_penalty", SAMPLED, kinds.SAMPLED_NUMBER),
+    used("presence_penalty", SAMPLED, kinds.SAMPLED_NUMBER),
+    used("frequency_penalty", SAMPLED, kinds.SAMPLED_NUMBER),
+    used("logit_bias", SAMPLED, kinds.LOGIT_BIAS),
     used("bad_words", OVER_CHAT, kinds.SAMPLED_TEXTS),
-    used("seed", OVER_CHAT, kinds.SAMPLED_INT, note="absent: one is drawn"),
-    used("min_tokens", OVER_CHAT, kinds.SAMPLED_INT),
-    used("stop_token_ids", OVER_CHAT, kinds.SAMPLED_TOKENS),
-    used("ignore_eos", OVER_CHAT, kinds.BOOL),
-    used("timeout", OVER_CHAT, kinds.SECONDS, note="deadline; also the header X-Request-Timeout"),
-    used("skip_special_tokens", OVER_CHAT, kinds.BOOL),
-    used("request_id", OVER_CHAT, kinds.REQUEST_ID, note="also the header X-Request-Id"),
-    used("priority", OVER_CHAT, kinds.integer(-(2**31), 2**31 - 1), note="lower is sooner"),
-    used("cache_salt", OVER_CHAT, kinds.SALT, note="the prefix cache is shared within one salt"),
+    used("seed", SAMPLED, kinds.SAMPLED_INT, note="absent: one is drawn"),
+    used("min_tokens", SAMPLED, kinds.SAMPLED_INT),
+    used("stop_token_ids", SAMPLED, kinds.SAMPLED_TOKENS),
+    used("ignore_eos", SAMPLED, kinds.BOOL),
+    used("timeout", SERVED, kinds.SECONDS, note="deadline; also the header X-Request-Timeout"),
+    used("skip_special_tokens", SAMPLED, kinds.BOOL),
+    used("request_id", SERVED, kinds.REQUEST_ID, note="also the header X-Request-Id"),
+    used("priority", SERVED, kinds.integer(-(2**31), 2**31 - 1), 0, note="lower is sooner"),
+    used("cache_salt", SERVED, kinds.SALT, note="the prefix cache is shared within one salt"),
     # Without effect on the answer
     used("metadata", (RESPONSES,), kinds.METADATA, note="kept with the response"),
     logged("metadata", (MESSAGES,)),
-    logged("user", (RESPONSES,)),
+    logged("user", (RESPONSES, EMBEDDINGS)),
     logged("safety_identifier", (RESPONSES,)),
     logged("prompt_cache_key", (RESPONSES,)),
     logged("prompt_cache_retention", (RESPONSES,)),
@@ -83,6 +107,8 @@ FIELDS: tuple[Field, ...] = (
     refused("modalities", (RESPONSES,), ["text"], note=_PARTS),
     refused("container", PROMPTS, note=_HOSTED),
     refused("mcp_servers", PROMPTS, [], note=_HOSTED),
+    refused("truncate_prompt_tokens", (*READ, GENERATE), note="cut it yourself"),
+    refused("stop", (GENERATE,), note="of text: use stop_token_ids"),
     refused("inference_geo", PROMPTS, note=_HOSTED),
     refused("output_config", PROMPTS, {}, note="use /v1/chat/completions with response_format"),
     refused("output_format", PROMPTS, note="use /v1/chat/completions with response_format"),
