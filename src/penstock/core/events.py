@@ -72,6 +72,14 @@ class PromptLogprobs:
 
 
 @dataclass(slots=True)
+class Embedded:
+    """The prompt's hidden states, pooled to one vector [hidden_size]."""
+
+    id: str
+    vector: list[float]
+
+
+@dataclass(slots=True)
 class Finished:
     id: str
     at: float
@@ -96,7 +104,17 @@ class CacheChanged:
     """of no request"""
 
 
-Event = Queued | Held | Scheduled | Preempted | TokensOut | PromptLogprobs | Finished | CacheChanged
+Event = (
+    Queued
+    | Held
+    | Scheduled
+    | Preempted
+    | TokensOut
+    | PromptLogprobs
+    | Embedded
+    | Finished
+    | CacheChanged
+)
 
 
 @dataclass(slots=True)

@@ -143,6 +143,7 @@ class AsyncLLM:
         adapter: str | None = None,
         default_max_tokens: int | None = None,
         add_special_tokens: bool = True,
+        pooling: str = "",
     ) -> Generation:
         """Submit a request; iterate over what is returned, or await its `result`.
 
@@ -152,6 +153,7 @@ class AsyncLLM:
         adapter: name of one that is loaded.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
+        pooling: `last` or `mean`, for the generation's `embedding`.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
         of range, ContextLengthError, and ModelNotFoundError for an unknown adapter, before
         anything is submitted. What the engine refuses is raised by the first delta.
@@ -167,6 +169,7 @@ class AsyncLLM:
             ids,
             params or self.params(),
             default_max_tokens,
+            pooling,
             request_id=request_id or f"gen-{secrets.token_hex(12)}",
             priority=priority,
             arrival_s=arrival_s,
@@ -225,6 +228,7 @@ class AsyncLLM:
         ids: Any,
         params: SamplingParams,
         default_max_tokens: int | None,
+        pooling: str,
         **submission: Any,
     ) -> Generation:
         self._check_ids(ids, "prompt")
@@ -243,6 +247,8 @@ class AsyncLLM:
             self.info.vocab_size,
         )
         samplings = await self._in_pool(resolve) if params.bad_words else resolve()
+        if pooling:
+            samplings = tuple(replace(sampling, pooling=pooling) for sampling in samplings)
         return Generation(
             self.client,
             self.clock,
