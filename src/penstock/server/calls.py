@@ -166,6 +166,22 @@ def _chat_limit(body: Parsed) -> int | None:
     return limit
 
 
+def _stream_options(body: Parsed) -> Any:
+    """The field of that name. Raises InvalidFieldError where fields contradict `stream`."""
+    given = body.values.get
+    if given("stream") and given("prompt_logprobs") is not None:
+        raise InvalidFieldError(
+            "prompt_logprobs are not sent in streams.",
+            cure="Leave stream away, or use echo with logprobs.",
+            param="prompt_logprobs",
+        )
+    if given("stream_options") is not None and not given("stream"):
+        raise InvalidFieldError(
+            "stream_options needs stream.", cure='Send "stream": true.', param="stream_options"
+        )
+    return given("stream_options")
+
+
 def make_call(
     llm: AsyncLLM,
     body: Parsed,
@@ -177,17 +193,7 @@ def make_call(
 ) -> Call:
     """Fields that the body's endpoint does not have are as if absent. Raises InvalidFieldError."""
     given = body.values.get
-    if given("stream") and given("prompt_logprobs") is not None:
-        raise InvalidFieldError(
-            "prompt_logprobs are not sent in streams.",
-            cure="Leave stream away, or use echo with logprobs.",
-            param="prompt_logprobs",
-        )
-    usage = given("stream_options")
-    if usage is not None and not given("stream"):
-        raise InvalidFieldError(
-            "stream_options needs stream.", cure='Send "stream": true.', param="stream_options"
-        )
+    usage = _stream_options(body)
     chosen = body["request_id"] or asked.request_id
     request_id = chosen or new_id()
     # Ids that clients choose may repeat, as in a retry; the engine's must not.
