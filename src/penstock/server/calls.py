@@ -201,7 +201,7 @@ def make_call(
     limits = [t for t in (body["timeout"], asked.timeout_s) if t is not None]
     timeout_s = min(limits, default=None)
     deadline_s = None if timeout_s is None else asked.arrival_s + timeout_s
-    adapter = body["model"] if body["model"] in llm.adapters else None
+    adapter = given("model") if given("model") in llm.adapters else None
     options = {
         "adapter": adapter,
         "arrival_s": asked.arrival_s,
