@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.core.plan import TokenLogprobs
-from penstock.core.request import FinishReason, HoldReason
+from penstock.core.request import FinishReason, HoldReason, WaitReason
 
 
 @dataclass(slots=True)
@@ -40,6 +40,42 @@ class Scheduled:
     cached_tokens: int
     """tokens read from the prefix cache this time"""
     resumed: bool
+    route: dict[str, object] | None = None
+    """of several engines: the receipt of the choice, filled in by whoever chose"""
+
+
+@dataclass(slots=True)
+class Released:
+    """A held request is back in the queue."""
+
+    id: str
+    at: float
+
+
+@dataclass(slots=True)
+class Blocked:
+    """From now on the queue stands for this reason; said when it changes, not every step."""
+
+    at: float
+    reason: WaitReason | None
+    """None: nobody waits for more than the step under way"""
+    head: str = ""
+    """id of the first in the queue"""
+    behind: str = ""
+    """id of the request that runs longest"""
+    id: str = ""
+    """of no single request"""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A part of the known tokens was computed, as a prefill or again after a preemption."""
+
+    id: str
+    at: float
+    step: int
+    start: int
+    count: int
 
 
 @dataclass(slots=True)
@@ -96,4 +132,16 @@ class CacheChanged:
     """of no request"""
 
 
-Event = Queued | Held | Scheduled | Preempted | TokensOut | PromptLogprobs | Finished | CacheChanged
+Event = (
+    Queued
+    | Held
+    | Released
+    | Blocked
+    | Scheduled
+    | Chunk
+    | Preempted
+    | TokensOut
+    | PromptLogprobs
+    | Finished
+    | CacheChanged
+)

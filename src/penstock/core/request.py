@@ -41,6 +41,21 @@ class HoldReason(StrEnum):
     """another request is just computing the same prefix"""
 
 
+class WaitReason(StrEnum):
+    """Which limit keeps the first in the queue, and with it all behind it, from a slot."""
+
+    SLOTS = "slots"
+    """max_num_seqs requests run"""
+    TOKENS = "tokens"
+    """the step's token budget is spent"""
+    BLOCKS = "blocks"
+    """the KV cache has too few free blocks"""
+    PREEMPTION = "preemption"
+    """somebody was preempted in this step: nobody is let in"""
+    RESULT = "result"
+    """it was preempted, and a step that still computes it is under way"""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Resolved sampling parameters of one choice; `validate` refuses what is out of range.

@@ -24,26 +24,37 @@ from collections import deque
 from dataclasses import dataclass
 
 from penstock.core import prefix
+from penstock.core.admission import check_output, most_tokens
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.events import (
+    Blocked,
     CacheChanged,
+    Chunk,
     Event,
     Finished,
     Held,
     Preempted,
     PromptLogprobs,
     Queued,
+    Released,
     Scheduled,
     TokensOut,
 )
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, BlockDelta, Entry, KVGroup, StepPlan, StepResult
 from penstock.core.policy import Policy
-from penstock.core.request import FinishReason, HoldReason, Request, Status, Submission
+from penstock.core.request import (
+    FinishReason,
+    HoldReason,
+    Request,
+    Status,
+    Submission,
+    WaitReason,
+)
 from penstock.core.sharing import SharedPrefixes
 from penstock.core.tables import BlockTables
-from penstock.errors import ContextLengthError, EngineError, InvalidFieldError
+from penstock.errors import EngineError, InvalidFieldError
 
 MAX_MARGIN = 8
 """Cap on the blocks a running request must be able to grow before another is admitted."""
@@ -62,13 +73,6 @@ class Counters:
 
 def _order(request: Request) -> tuple[float, ...]:
     return request.order
-
-
-def _check_output(request: Request) -> None:
-    """A request that comes with output must have some left to write."""
-    output = request.submission.output
-    if output and (len(request.tokens) >= request.limit or output[-1] in request.stops):
-        raise InvalidFieldError("The output is complete already.", param="output")
 
 
 class Scheduler:
@@ -99,6 +103,8 @@ class Scheduler:
         self._free_slots = list(range(limits.max_num_seqs - 1, -1, -1))
         self._in_flight: deque[tuple[StepPlan, list[Request]]] = deque()
         self._events: list[Event] = []
+        self._blocked: tuple[WaitReason | None, str] = (None, "")
+        """what `Blocked` said last"""
         self._serial = 0
         self._step = 0
 
@@ -162,8 +168,12 @@ class Scheduler:
                 cure="Give each request an id of its own.",
                 param="request_id",
             )
-        request = Request(submission, len(self._tables.groups), self._limit(submission))
-        _check_output(request)
+        request = Request(
+            submission,
+            len(self._tables.groups),
+            most_tokens(submission, self.limits.max_model_len, self._tables.longest()),
+        )
+        check_output(request)
         request.order = self._policy(submission, self._serial)
         self._serial += 1
         sampling = submission.sampling
@@ -181,29 +191,6 @@ class Scheduler:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
         arrived = submission.arrival_s or None
         self._events.append(Queued(request.id, self._clock.now(), request.num_prompt, arrived))
-
-    def _limit(self, submission: Submission) -> int:
-        """Most tokens, prompt included; the KV of the last one is never needed."""
-        num_prompt, wanted = len(submission.prompt), submission.sampling.max_tokens
-        if num_prompt == 0:
-            raise InvalidFieldError("The prompt has no tokens.", param="prompt")
-        context = self.limits.max_model_len
-        if num_prompt + (wanted or 1) > context:
-            raise ContextLengthError(
-                f"The prompt has {num_prompt} tokens and {wanted or 1} are to be generated, "
-                f"but the context holds {context}.",
-                cure="Shorten the prompt or lower max_tokens.",
-                param="prompt" if num_prompt >= context else "max_tokens",
-            )
-        limit = num_prompt + wanted if wanted is not None else context
-        room = self._tables.longest()
-        if limit - 1 > room and (wanted is not None or num_prompt > room):
-            raise ContextLengthError(
-                f"The request may need the KV of {limit - 1} tokens, but the cache holds {room}.",
-                cure="Lower max_tokens, or serve with a larger --kv-cache-memory-bytes.",
-                param="max_tokens",
-            )
-        return min(limit, room + 1)
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> bool:
         """End a request wherever it stands; its blocks are free at once. False if unknown."""
@@ -224,7 +211,9 @@ class Scheduler:
 
     def _enqueue(self, request: Request) -> None:
         request.status = Status.WAITING
-        request.hold = None
+        if request.hold is not None:
+            request.hold = None
+            self._events.append(Released(request.id, self._clock.now()))
         heapq.heappush(self._waiting, (request.order, request))
         self._num_waiting += 1
 
@@ -287,8 +276,10 @@ class Scheduler:
         for request in list(self._prefilling):
             if budget and request.slot >= 0:
                 budget -= self._schedule_chunk(request, budget, plan, members)
+        wait: WaitReason | None = WaitReason.PREEMPTION
         if self.counters.preemptions == preempted:
-            self._admit(budget, plan, members, now)
+            wait = self._admit(budget, plan, members, now)
+        self._tell_blocked(wait, now)
         if members:
             self._in_flight.append((plan, members))
             self._step += 1
@@ -363,14 +354,31 @@ class Scheduler:
         self._enqueue(victim)
         self._events.append(Preempted(victim.id, self._clock.now(), self._step, lost, by.id))
 
-    def _admit(self, budget: int, plan: StepPlan, members: list[Request], now: float) -> None:
-        while budget and self._waiting and self._free_slots:
+    def _tell_blocked(self, reason: WaitReason | None, now: float) -> None:
+        """Say why the queue stands, and behind whom, when that is news."""
+        reason = reason if self._num_waiting else None
+        head = self._waiting[0][1].id if reason else ""
+        if (reason, head) != self._blocked:
+            self._blocked = (reason, head)
+            running = self._prefilling[:1] + self._decoding[:1]
+            behind = min(running, key=_order).id if reason and running else ""
+            self._events.append(Blocked(now, reason, head, behind))
+
+    def _admit(
+        self, budget: int, plan: StepPlan, members: list[Request], now: float
+    ) -> WaitReason | None:
+        """Let in who is next, as far as limits allow; returns the limit that was met."""
+        while self._waiting:
             request = self._waiting[0][1]
             if request.status is not Status.WAITING:
                 heapq.heappop(self._waiting)
                 continue
+            if not budget:
+                return WaitReason.TOKENS
+            if not self._free_slots:
+                return WaitReason.SLOTS
             if request.in_flight:
-                return  # preempted; a result on its way still adds to its tokens
+                return WaitReason.RESULT  # it will still add to its tokens
             hits = self._tables.match(request)
             if self._hold(request, hits, now):
                 self._dequeue()
@@ -379,7 +387,8 @@ class Scheduler:
                 self._enter(request, hits, plan, now)
                 budget -= self._schedule_chunk(request, budget, plan, members)
             else:
-                return
+                return WaitReason.BLOCKS
+        return None
 
     def _dequeue(self) -> None:
         heapq.heappop(self._waiting)
@@ -459,9 +468,8 @@ class Scheduler:
             if new == []:  # before its blocks are committed: what is in them may be broken
                 self._fail([request], EngineError("The model returned no usable logits."))
                 continue
-            if result.prompt_logprobs and row in result.prompt_logprobs:
-                first = plan.starts[row] + 1
-                events.append(PromptLogprobs(request.id, first, result.prompt_logprobs[row]))
+            if new is None or plan.counts[row] > 1:
+                self._tell_chunk(request.id, plan, row, result, now)
             if request.slot >= 0 and request.key:
                 full = (plan.starts[row] + plan.counts[row]) // size
                 if full > request.commits:
@@ -475,6 +483,15 @@ class Scheduler:
                 self._finish(request, FinishReason.STOP, stop_id=new[-1])
             elif len(request.tokens) >= request.limit:
                 self._finish(request, FinishReason.LENGTH)
+
+    def _tell_chunk(
+        self, request_id: str, plan: StepPlan, row: int, result: StepResult, now: float
+    ) -> None:
+        start, count = plan.starts[row], plan.counts[row]
+        if row in result.prompt_logprobs:
+            found = result.prompt_logprobs[row]
+            self._events.append(PromptLogprobs(request_id, start + 1, found))
+        self._events.append(Chunk(request_id, now, plan.step, start, count))
 
     def _commit(self, request: Request, full: int) -> None:
         """The first `full` blocks are written: let others read them."""

@@ -27,11 +27,12 @@ from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecut
 from penstock.engine.frames import Room, Word
 from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
-from penstock.engine.load import choose_device, load
+from penstock.engine.load import NATIVE, choose_device, load
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError
+from penstock.kernels import cpu
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.parallel.stages import Stage
 
@@ -205,8 +206,17 @@ def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo
         cache_key=cache_key,
         kv_cache_bytes=cache_bytes,
         notes=part.stages.notes,
+        kernels=_kernels(part),
+        threads=part.threads or torch.get_num_threads(),
         stages_s=part.stages.seconds,
     )
+
+
+def _kernels(part: Part) -> str:
+    """Backend, and what of it decides about bits."""
+    name = part.loaded.backend.name
+    isa = cpu.isas()[-1] if name == NATIVE else f"torch {torch.__version__}"
+    return f"{name} {isa} {part.device.type} x{part.ranks.size}"
 
 
 def _threads(config: Config) -> int | None:

@@ -15,13 +15,16 @@ from typing import Any
 import msgspec
 
 from penstock.core.events import (
+    Blocked,
     CacheChanged,
+    Chunk,
     Event,
     Finished,
     Held,
     Preempted,
     PromptLogprobs,
     Queued,
+    Released,
     Scheduled,
     TokensOut,
 )
@@ -38,6 +41,9 @@ KINDS: tuple[type[Any], ...] = (
     PromptLogprobs,
     Finished,
     CacheChanged,
+    Released,
+    Blocked,
+    Chunk,
 )
 _CODES = {kind: code for code, kind in enumerate(KINDS)}
 _encode = msgspec.msgpack.Encoder().encode

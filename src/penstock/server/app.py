@@ -23,7 +23,9 @@ from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, sche
 from penstock.server.lifecycle import bind, run, url_of
 from penstock.server.service import Service
 from penstock.server.start import Start
+from penstock.observe.telemetry import Reader
 from penstock.web.errors import on_http_error
+from penstock.web.farewell import Farewell
 from penstock.web.keys import KeyGate, Keys
 from penstock.web.sse import ClientGone
 
@@ -73,6 +75,7 @@ def create_app(service: Service) -> FastAPI:
             openapi_extra=_request_body(route),
         )
     app.add_exception_handler(HTTPException, on_http_error)
+    app.add_middleware(Farewell)
     app.add_middleware(KeyGate, Keys(service.config.server.api_key), OPEN_PATHS)
     return app
 
@@ -114,6 +117,8 @@ def serve(config: Config) -> None:
         llm = await AsyncLLM.start(config, client)
         service.open(llm)
         service.metrics.watch_processes(client.processes)
+        if llm.log is not None:
+            llm.log.watch(Reader(client.processes))
         sys.stdout.write(start.report(llm.info, url_of(sock)))
         sys.stdout.flush()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import penstock
+from penstock.core.records import Origin
 from penstock.errors import DrainingError, InvalidFieldError, UnsupportedFieldError
 from penstock.llm import AsyncLLM
 from penstock.server import kinds
@@ -27,6 +29,8 @@ from penstock.server.calls import (
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, Parsed, parse
 from penstock.server.service import Service
 from penstock.web.errors import json_response
+from penstock.web.farewell import after
+from penstock.web.keys import mark
 from penstock.web.limits import read_body
 from penstock.web.sse import EventStream, unless_gone
 
@@ -148,7 +152,11 @@ async def _answer(
     timeout_s = header_seconds(request.headers.get("x-request-timeout"))
     if timeout_s is None and body["timeout"] is None:
         timeout_s = service.config.server.request_timeout_s
-    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s))
+    origin = Origin(endpoint=endpoint, key=mark(request.headers.get("authorization")), sends=True)
+    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s, origin))
+    origin.parsed_s = llm.clock.now()
+    if llm.log is not None:
+        after(request, partial(llm.log.sent, origin))
     if body.logged:
         log.info("request %s: no effect of %s", call.request_id, ", ".join(body.logged))
     headers = {"X-Request-Id": call.request_id}

@@ -44,6 +44,8 @@ class Service:
         """The model is loaded: requests are served from now on."""
         llm.client.subscribe(self.metrics)
         self.metrics.ready(llm.info)
+        if llm.log is not None:
+            self.metrics.watch_log(llm.log)
         llm.times = self.metrics
         self._llm = llm
 
@@ -99,6 +101,8 @@ class Service:
         self.metrics.http_error(error.code, status)
         if status in (429, 503):
             self.metrics.rejected(error.code)
+            if self._llm is not None and self._llm.log is not None:
+                self._llm.log.rejected(error.code)
         if isinstance(error, EngineDeadError | EngineStuckError | EngineError):
             log.error("a request failed: %s", error)
 
