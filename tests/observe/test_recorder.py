@@ -20,20 +20,17 @@ from penstock.core.events import (
 from penstock.core.records import Begin, Origin, RequestRecord, Steps, Wait
 from penstock.core.request import FinishReason, HoldReason, Sampling, WaitReason
 from penstock.engine.client import EngineStats
-from penstock.observe.recorder import (
-    GRACE_S,
+from penstock.observe.assemble import (
     Answer,
     Closed,
     Gap,
-    Keep,
     Opened,
-    Recorder,
     Sent,
     differs,
     runs,
     sampling_dict,
-    split_wait,
 )
+from penstock.observe.recorder import GRACE_S, Keep, Recorder, split_wait
 
 
 def opened(id: str = "r", n: int = 1, **fields: Any) -> Opened:

@@ -23,7 +23,7 @@ def opened_log(folder: Path, **config: Any) -> RequestLog:
 def serve_one(log: RequestLog, id: str = "r") -> None:
     origin = Origin(call="c", sends=True)
     log.opened(opened(id, origin=origin))
-    events: list[Event] = [event for event in LIFE]
+    events: list[Event] = list(LIFE)
     log(events, EngineStats(at=1.0, step=1, prefill_tokens=2, prefill_rows=1))
     log.closed(closed(id))
     log.sent(origin)

@@ -78,12 +78,14 @@ class Disk:
 
     def __init__(self) -> None:
         self.full = False
+        self.halves = 0
         self.write = os.write
 
     def __call__(self, fd: int, data: bytes) -> int:
         if not self.full:
             return self.write(fd, data)
-        if len(data) > 20:
+        self.halves += 1
+        if self.halves == 1:
             return self.write(fd, data[:20])
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""What the scheduler must keep to."""
+"""What the scheduler must keep to, and what it counts."""
 
 from __future__ import annotations
 
@@ -21,3 +21,14 @@ class Limits:
     max_mixed_prefill_tokens: int | None = None
     """prompt tokens in a step that others wait for to decode; None: what the budget leaves.
     A prompt alone may have long steps, which cost less in total; beside streams they stall."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since start."""
+
+    prefix_queries: int = 0
+    """tokens looked up in the prefix cache"""
+    prefix_hits: int = 0
+    """tokens found there"""
+    preemptions: int = 0

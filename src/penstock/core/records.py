@@ -1,9 +1,6 @@
 """What is logged, as plain records: one JSON object a line, its kind under `t`.
 
-`docs/logs.md` is made from these docstrings. A field may be added without a new SCHEMA number; one
-that changes its meaning, or goes, needs one. Times inside a request are seconds since it was
-received, so that a record can be read alone; `received_s` is Unix time. What is null was not
-reached, not measured, or redacted (then `redacted` names it).
+`docs/logs.md` is made from these docstrings, and says how to read them.
 """
 
 from __future__ import annotations

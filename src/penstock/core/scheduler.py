@@ -21,7 +21,6 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections import deque
-from dataclasses import dataclass
 
 from penstock.core import prefix
 from penstock.core.admission import check_output, most_tokens
@@ -41,7 +40,7 @@ from penstock.core.events import (
     Scheduled,
     TokensOut,
 )
-from penstock.core.limits import Limits
+from penstock.core.limits import Counters, Limits
 from penstock.core.plan import UNKNOWN, BlockDelta, Entry, KVGroup, StepPlan, StepResult
 from penstock.core.policy import Policy
 from penstock.core.request import (
@@ -58,17 +57,6 @@ from penstock.errors import EngineError, InvalidFieldError
 
 MAX_MARGIN = 8
 """Cap on the blocks a running request must be able to grow before another is admitted."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since start."""
-
-    prefix_queries: int = 0
-    """tokens looked up in the prefix cache"""
-    prefix_hits: int = 0
-    """tokens found there"""
-    preemptions: int = 0
 
 
 def _order(request: Request) -> tuple[float, ...]:

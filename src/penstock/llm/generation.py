@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -13,7 +13,7 @@ from penstock.core.records import Origin
 from penstock.core.request import FinishReason, Sampling, Submission
 from penstock.engine.client import Delta, EngineClient
 from penstock.errors import EngineError, PenstockError, from_dict
-from penstock.observe.recorder import Answer, Closed, Opened
+from penstock.observe.assemble import Answer, Closed, Opened
 from penstock.text.outputs import (
     Choice,
     PositionLogprobs,
@@ -93,6 +93,7 @@ class Generation:
         origin: Origin | None = None,
         stamps: Stamps | None = None,
     ) -> None:
+        """The arguments are those of `AsyncLLM.generate`, resolved. Submits."""
         self.request_id = request_id
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
@@ -115,24 +116,25 @@ class Generation:
         self._delivered: dict[int, float] = {}
         """when the last text of a choice was there"""
         self._log = log
-        submissions = [
-            Submission(
-                id=choice_id,
-                prompt=prompt_token_ids,
-                sampling=sampling,
-                group=request_id if len(samplings) > 1 else "",
-                arrival_s=arrival_s,
-                priority=priority,
-                deadline_s=deadline_s,
-                cache_salt=cache_salt,
-                session=session,
-            )
-            for choice_id, sampling in zip(self._ids, samplings, strict=True)
-        ]
+        whole = Submission(
+            id=request_id,
+            prompt=prompt_token_ids,
+            sampling=samplings[0],
+            group=request_id if len(samplings) > 1 else "",
+            arrival_s=arrival_s,
+            priority=priority,
+            deadline_s=deadline_s,
+            cache_salt=cache_salt,
+            session=session,
+        )
         if log is not None:
-            log.opened(self._opened(submissions[0], origin, stamps))
+            log.opened(self._opened(whole, origin, stamps))
+        pairs = zip(self._ids, samplings, strict=True)
+        self._submit([replace(whole, id=name, sampling=sampling) for name, sampling in pairs])
+
+    def _submit(self, submissions: list[Submission]) -> None:
         try:
-            self._deltas = merge(client.submit(submissions))
+            self._deltas = merge(self._client.submit(submissions))
         except PenstockError as error:
             self._tell_end(error)
             raise

@@ -25,7 +25,9 @@ from penstock.core.records import (
 from penstock.errors import ConfigError
 from penstock.observe.segments import by_start
 
-_DECODERS = {kind: msgspec.json.Decoder(record) for kind, record in KINDS.items()}
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(record) for kind, record in KINDS.items()
+}
 _PREFIX = b'{"t":"'
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from penstock.config import LogConfig
 from penstock.core.events import Event
 from penstock.core.records import SCHEMA, Header, Note, Origin
-from penstock.observe.recorder import Closed, Gap, Item, Keep, Opened, Recorder, Sent
+from penstock.observe.assemble import Closed, Gap, Opened, Sent
+from penstock.observe.recorder import Item, Keep, Recorder
 from penstock.observe.segments import Bounds, Segments, line, new_start, recover
 from penstock.observe.telemetry import Reader
 

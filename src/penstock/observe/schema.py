@@ -20,31 +20,34 @@ INTRO = """\
 
 # Logs
 
-`penstock serve --log-dir DIR` (and `batch run`, and `LLM(log_dir=...)`) writes one JSON object a line
-into append-only segments `DIR/<start>-<number>.jsonl`. `t` names the kind of a line and comes first;
-the schema is number {schema}. Each segment begins with a `header` and can be read alone.
+`penstock serve --log-dir DIR` (and `batch run`, and `LLM(log_dir=...)`) writes one JSON object a
+line into append-only segments `DIR/<start>-<number>.jsonl`. `t` names the kind of a line and comes
+first; the schema is number {schema}. Each segment begins with a `header` and can be read alone.
 
-{about}
+Times inside a request are seconds since it was received, so that a record can be read alone;
+`received_s` is Unix time. What is null was not reached, not measured, or redacted (then `redacted`
+names it). A field may be added without a new schema number; one that changes its meaning, or goes,
+needs one.
 
-- **Whole or not there.** A line counts once its newline is there. A process that is killed leaves at
-  most one torn line; the next start over the same folder closes it off, and writes a `lost` line for
-  each request that was in flight (`begin` without `request`) and a `stop` line behind them.
-- **Off the hot path.** Whoever serves appends to a queue (`--log-queue`); one thread makes and writes
-  the lines. When the queue is full, steps are dropped and counted
+- **Whole or not there.** A line counts once its newline is there. A process that is killed leaves
+  at most one torn line; the next start over the same folder closes it off, and writes a `lost` line
+  for each request that was in flight (`begin` without `request`) and a `stop` line behind them.
+- **Off the hot path.** Whoever serves appends to a queue (`--log-queue`); one thread makes and
+  writes the lines. When the queue is full, steps are dropped and counted
   (`penstock:log_dropped_total`, and `lossy` in the records concerned).
 - **Never in the way.** A full disk or a folder that cannot be written costs the lines, counted in
-  `penstock:log_lost_lines_total` with `penstock:log_failed` at 1 and a warning; requests are served.
+  `penstock:log_lost_lines_total` with `penstock:log_failed` at 1 and a warning; requests are
+  served.
 - **Bounded.** `--log-segment-bytes`, `--log-max-bytes` and `--log-max-age-s` rotate and delete;
   `--log-sample` keeps a share of the requests, `--log-redact` leaves parts of them out,
   `--log-fsync` says when the disk must have them.
-- **Read by** `penstock logs`, `penstock replay`, `penstock doctor`, or anything that reads JSON lines.
+- **Read by** `penstock logs`, `penstock replay`, `penstock doctor`, or whatever reads JSON lines.
 """
 
 
 def render_docs() -> str:
     """The page."""
-    about = " ".join(inspect.getdoc(records).split("\n\n", 1)[1].split())  # type: ignore[union-attr]
-    parts = [INTRO.format(schema=records.SCHEMA, about=about)]
+    parts = [INTRO.format(schema=records.SCHEMA)]
     for kind, record in KINDS.items():
         parts.append(f"## `{kind}`\n\n{_table(record)}")
     parts += [f"## {record.__name__}\n\n{_table(record)}" for record in NESTED]

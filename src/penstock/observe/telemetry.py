@@ -30,7 +30,7 @@ def no_sensor() -> list[Device] | None:
 
 def cpu_sensor() -> Device | None:
     """The CPU package's temperature and clocks, where the host shows them."""
-    temperatures = psutil.sensors_temperatures() if hasattr(psutil, "sensors_temperatures") else {}
+    temperatures = getattr(psutil, "sensors_temperatures", dict)()
     packages = [
         entry.current
         for name in ("coretemp", "k10temp", "zenpower")

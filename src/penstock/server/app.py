@@ -18,12 +18,12 @@ import penstock
 from penstock.config import Config
 from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
+from penstock.observe.telemetry import Reader
 from penstock.server import routes
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
 from penstock.server.lifecycle import bind, run, url_of
 from penstock.server.service import Service
 from penstock.server.start import Start
-from penstock.observe.telemetry import Reader
 from penstock.web.errors import on_http_error
 from penstock.web.farewell import Farewell
 from penstock.web.keys import KeyGate, Keys

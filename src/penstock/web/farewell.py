@@ -11,7 +11,7 @@ KEY = "penstock.farewell"
 
 
 class Farewell:
-    """ASGI middleware: calls what handlers asked for once a reply is through, or its client gone."""
+    """ASGI middleware: calls what handlers asked for once a reply is through or its client gone."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
