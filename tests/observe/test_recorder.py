@@ -44,7 +44,7 @@ def opened(id: str = "r", n: int = 1, **fields: Any) -> Opened:
         "params": {"stop": ["x"]},
         "priority": 0,
         "session": "s",
-        "salted": False,
+        "salt": "",
         "arrival_s": 10.0,
         "deadline_s": None,
         "admitted_s": 10.125,

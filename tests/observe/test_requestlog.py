@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def opened_log(folder: Path, **config: Any) -> RequestLog:
 def serve_one(log: RequestLog, id: str = "r") -> None:
     origin = Origin(call="c", sends=True)
     log.opened(opened(id, origin=origin))
-    events: list[Event] = list(LIFE)
+    events: list[Event] = [replace(event, id=id) if event.id else event for event in LIFE]
     log(events, EngineStats(at=1.0, step=1, prefill_tokens=2, prefill_rows=1))
     log.closed(closed(id))
     log.sent(origin)

@@ -177,8 +177,8 @@ class RequestRecord:
     session: str | None = ""
     priority: int = 0
     stream: bool = False
-    salted: bool = False
-    """it shares no cache with others"""
+    salt: str = ""
+    """beginning of the SHA-256 of its cache salt: only equal ones share a cache"""
     deadline: float | None = None
     parsed: float | None = None
     """body read and checked"""

@@ -67,6 +67,8 @@ class AsyncLLM:
         """told of every request's time in the tokenizer and detokenizer"""
         self.log: RequestLog | None = None
         """told of every request; closed with this"""
+        self.identity: Callable[[], dict[str, Any]] = dict
+        """what a log's header says of model and configuration; reads files"""
         self._new_seed = new_seed or partial(secrets.randbits, 63)
         self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
 
@@ -95,9 +97,10 @@ class AsyncLLM:
             defaults=text.defaults,
             new_seed=None if seed is None else partial(random.Random(seed).getrandbits, 63),
         )
+        llm.identity = partial(_identity, config, text, info)
         if config.log.log_dir is not None:
-            identity = await asyncio.to_thread(_identity, config, text, info)
-            llm.log = RequestLog(config.log, identity, text.tokenizer.decode)
+            header = await asyncio.to_thread(llm.identity)
+            llm.log = RequestLog(config.log, header, text.tokenizer.decode)
             client.subscribe(llm.log)
         return llm
 

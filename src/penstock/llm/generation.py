@@ -14,6 +14,7 @@ from penstock.core.request import FinishReason, Sampling, Submission
 from penstock.engine.client import Delta, EngineClient
 from penstock.errors import EngineError, PenstockError, from_dict
 from penstock.observe.assemble import Answer, Closed, Opened
+from penstock.observe.identity import digest
 from penstock.text.outputs import (
     Choice,
     PositionLogprobs,
@@ -265,7 +266,7 @@ class Generation:
             params={name: value for name, value in params.items() if value != defaults[name]},
             priority=first.priority,
             session=first.session,
-            salted=bool(first.cache_salt),
+            salt=digest(first.cache_salt.encode())[:8] if first.cache_salt else "",
             arrival_s=first.arrival_s,
             deadline_s=first.deadline_s,
             admitted_s=stamps.admitted_s,

@@ -31,7 +31,7 @@ class Opened:
     params: dict[str, Any]
     priority: int
     session: str
-    salted: bool
+    salt: str
     arrival_s: float
     deadline_s: float | None
     admitted_s: float
@@ -218,7 +218,7 @@ def _asked(opened: Opened) -> dict[str, Any]:
         "session": opened.session,
         "priority": opened.priority,
         "stream": origin.stream,
-        "salted": opened.salted,
+        "salt": opened.salt,
         "tokenize_s": round(opened.tokenize_s, 6),
     }
 

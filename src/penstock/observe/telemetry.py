@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 
@@ -30,13 +30,13 @@ def no_sensor() -> list[Device] | None:
 
 def cpu_sensor() -> Device | None:
     """The CPU package's temperature and clocks, where the host shows them."""
-    temperatures = getattr(psutil, "sensors_temperatures", dict)()
+    temperatures: dict[str, Any] = getattr(psutil, "sensors_temperatures", dict)()
     packages = [
         entry.current
         for name in ("coretemp", "k10temp", "zenpower")
         for entry in temperatures.get(name, [])
     ]
-    clock = psutil.cpu_freq()
+    clock: Any = psutil.cpu_freq()  # None on hosts that do not tell
     if not packages and clock is None:
         return None
     return Device(
