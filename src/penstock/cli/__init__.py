@@ -113,6 +113,11 @@ COMMANDS = (
         "Generate logged requests again, and compare token by token",
     ),
     Command(
+        ("doctor",),
+        "penstock.cli.doctor:doctor",
+        "Name faults from the logs alone",
+    ),
+    Command(
         ("eval",),
         "penstock.cli.eval:evaluate",
         "Judge a model's quantization on a text",
