@@ -16,9 +16,10 @@ from penstock.core.events import (
     Released,
     Scheduled,
     TokensOut,
+    WaitReason,
 )
 from penstock.core.records import Begin, Origin, RequestRecord, Steps, Wait
-from penstock.core.request import FinishReason, HoldReason, Sampling, WaitReason
+from penstock.core.request import FinishReason, HoldReason, Sampling
 from penstock.engine.client import EngineStats
 from penstock.observe.assemble import (
     Answer,

@@ -1,4 +1,4 @@
-"""What a request must be to be taken in, and how long it may become."""
+"""Which requests can be served at all, whatever else is going on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from penstock.core.request import Request, Submission
 from penstock.errors import ContextLengthError, InvalidFieldError
 
 
-def most_tokens(submission: Submission, context: int, room: int) -> int:
-    """Most tokens of the request, prompt included; the KV of the last one is never needed.
+def token_limit(submission: Submission, context: int, room: int) -> int:
+    """Most tokens, prompt included; the KV of the last one is never needed.
 
-    context: max_model_len; room: tokens that the cache holds when nobody else is there. Raises
-    InvalidFieldError and ContextLengthError.
+    context: tokens of the model's context; room: tokens whose KV the cache holds for one request.
+    Raises InvalidFieldError and ContextLengthError.
     """
     num_prompt, wanted = len(submission.prompt), submission.sampling.max_tokens
     if num_prompt == 0:

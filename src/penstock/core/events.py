@@ -7,9 +7,27 @@ All times are seconds on the scheduler's clock.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from penstock.core.plan import TokenLogprobs
-from penstock.core.request import FinishReason, HoldReason, WaitReason
+from penstock.core.plan import StepPlan, StepResult, TokenLogprobs
+from penstock.core.request import FinishReason, HoldReason
+
+
+class WaitReason(StrEnum):
+    """Which limit keeps the first in the queue, and with it all behind it, from a slot."""
+
+    SLOTS = "slots"
+    """max_num_seqs requests run"""
+    TOKENS = "tokens"
+    """the step's token budget is spent"""
+    BLOCKS = "blocks"
+    """the KV cache has too few free blocks"""
+    PREEMPTION = "preemption"
+    """somebody was preempted in this step: nobody is let in"""
+    BACKGROUND = "background"
+    """it is background work, and others wait for a first token or read their prompts"""
+    RESULT = "result"
+    """it was preempted, and a step that still computes it is under way"""
 
 
 @dataclass(slots=True)
@@ -145,3 +163,23 @@ Event = (
     | Finished
     | CacheChanged
 )
+
+
+def chunk_events(
+    request_id: str, plan: StepPlan, row: int, result: StepResult, now: float
+) -> list[Event]:
+    """What a row that computed known tokens has to tell."""
+    start, found = plan.starts[row], result.prompt_logprobs.get(row)
+    chunk = Chunk(request_id, now, plan.step, start, plan.counts[row])
+    return [chunk] if found is None else [PromptLogprobs(request_id, start + 1, found), chunk]
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since start."""
+
+    prefix_queries: int = 0
+    """tokens looked up in the prefix cache"""
+    prefix_hits: int = 0
+    """tokens found there"""
+    preemptions: int = 0

@@ -1,4 +1,4 @@
-"""What the scheduler must keep to, and what it counts."""
+"""What the scheduler must keep to."""
 
 from __future__ import annotations
 
@@ -22,13 +22,7 @@ class Limits:
     """prompt tokens in a step that others wait for to decode; None: what the budget leaves.
     A prompt alone may have long steps, which cost less in total; beside streams they stall."""
 
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since start."""
-
-    prefix_queries: int = 0
-    """tokens looked up in the prefix cache"""
-    prefix_hits: int = 0
-    """tokens found there"""
-    preemptions: int = 0
+    @property
+    def background_tokens(self) -> int:
+        """Most tokens of background work in one step, so that no step is long for its sake."""
+        return max(1, self.max_num_batched_tokens // 4)

@@ -14,6 +14,13 @@ MAX_LOGPROBS = 64
 """Most alternatives a request may ask for at each position."""
 
 
+BACKGROUND = 2**32
+"""Added to the priority of background work. It then takes what the others leave, under any
+policy."""
+FOREGROUND = 2**31
+"""The priorities that clients may send are below."""
+
+
 class FinishReason(StrEnum):
     STOP = "stop"
     """a stop id (EOS included) or, decided above the engine, a stop string"""
@@ -39,21 +46,6 @@ class Status(Enum):
 class HoldReason(StrEnum):
     PREFIX = "prefix"
     """another request is just computing the same prefix"""
-
-
-class WaitReason(StrEnum):
-    """Which limit keeps the first in the queue, and with it all behind it, from a slot."""
-
-    SLOTS = "slots"
-    """max_num_seqs requests run"""
-    TOKENS = "tokens"
-    """the step's token budget is spent"""
-    BLOCKS = "blocks"
-    """the KV cache has too few free blocks"""
-    PREEMPTION = "preemption"
-    """somebody was preempted in this step: nobody is let in"""
-    RESULT = "result"
-    """it was preempted, and a step that still computes it is under way"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +139,10 @@ class Submission:
     output: list[int] = field(default_factory=list)
     """ids that another engine generated for it already: this one continues after them, and the
     next draw's output position is their number"""
+
+    @property
+    def background(self) -> bool:
+        return self.priority >= FOREGROUND
 
 
 class Request:

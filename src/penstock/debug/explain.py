@@ -20,6 +20,7 @@ WAITS = {
     "tokens": "queue: the token budget of each step is spent",
     "blocks": "queue: the KV cache is full",
     "preemption": "queue: somebody was just preempted",
+    "background": "queue: background work makes room",
     "result": "queue: a step still computes it",
     "prefix": "queue: another request computes the same prefix",
 }

@@ -49,7 +49,7 @@ def double_bos(log: Log) -> Finding | None:
 def missing_bos(log: Log) -> Finding | None:
     """The tokenizer puts BOS before a text, but many prompts have none."""
     texts = [r for r in _texts(log) if _golden(log, r, "adds_bos")]
-    found = [r for r in texts if (r.prompt_ids or [None])[0] != _golden(log, r, "bos")]
+    found = [r for r in texts if (r.prompt_ids or [-1])[0] != _golden(log, r, "bos")]
     if not is_pattern(found, texts):
         return None
     return Finding(
@@ -162,8 +162,10 @@ def escaped_text(log: Log) -> Finding | None:
 
 def greedy_not_first(log: Log) -> Finding | None:
     """Greedy requests without penalties or bias chose a token that was not the likeliest."""
-    bends = ("repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias")
-    bends = (*bends, "bad_words", "min_tokens")
+    bends = (
+        *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+        *("logit_bias", "bad_words", "min_tokens"),
+    )
     greedy = [
         r
         for r in log.requests

@@ -28,9 +28,9 @@ from penstock.server.calls import (
 )
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, Parsed, parse
 from penstock.server.service import Service
+from penstock.web.caller import caller_of
 from penstock.web.errors import json_response
 from penstock.web.farewell import after
-from penstock.web.keys import mark
 from penstock.web.limits import read_body
 from penstock.web.sse import EventStream, unless_gone
 
@@ -152,8 +152,9 @@ async def _answer(
     timeout_s = header_seconds(request.headers.get("x-request-timeout"))
     if timeout_s is None and body["timeout"] is None:
         timeout_s = service.config.server.request_timeout_s
-    origin = Origin(endpoint=endpoint, key=mark(request.headers.get("authorization")), sends=True)
-    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s, origin))
+    caller = caller_of(request.scope)
+    origin = Origin(endpoint=endpoint, key=caller.name, sends=True)
+    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s, caller, origin))
     origin.parsed_s = llm.clock.now()
     if llm.log is not None:
         after(request, partial(llm.log.sent, origin))

@@ -10,13 +10,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock.errors import AuthError
+from penstock.web.caller import SCOPE_KEY
 from penstock.web.errors import error_response
-
-
-def mark(authorization: str | None) -> str:
-    """What logs say of the key in this header: the beginning of its SHA-256; empty without one."""
-    key = (authorization or "").partition(" ")[2].strip()
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:8] if key else ""
 
 
 class Keys:
@@ -48,7 +43,8 @@ class KeyGate:
         self.app, self.keys, self.open_paths = app, keys, open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in self.open_paths:
+        inside = SCOPE_KEY in scope  # from this very process
+        if scope["type"] == "http" and not inside and scope["path"] not in self.open_paths:
             try:
                 self.keys.check(Request(scope).headers.get("authorization"))
             except AuthError as error:
