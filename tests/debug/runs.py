@@ -58,14 +58,18 @@ def text(seed: int, words: int) -> str:
 
 
 async def ask(llm: AsyncLLM, prompt: Any, cancel_after: int | None = None, **options: Any) -> Any:
-    """One request from its door to its socket; SamplingParams fields and `session`. Returns its
-    output."""
+    """One request from its door to its socket; returns its output. options: SamplingParams fields,
+    `session`, `template` of chats, `add_special_tokens`, and `reads_s`, which slow clients take."""
     session = options.pop("session", "")
-    salt = options.pop("cache_salt", "")
-    origin = Origin(endpoint="completions", key="k", sends=True, parsed_s=llm.clock.now())
+    reads_s = options.pop("reads_s", 0.0)
+    own = ("template", "add_special_tokens", "cache_salt")
+    more: dict[str, Any] = {name: options.pop(name) for name in own if name in options}
+    is_chat = isinstance(prompt, list) and prompt and isinstance(prompt[0], dict)
+    endpoint = "chat" if is_chat else "completions"
+    origin = Origin(endpoint=endpoint, key="k", sends=True, parsed_s=llm.clock.now())
     params = SamplingParams(**options)
-    more: dict[str, Any] = {"session": session, "cache_salt": salt, "origin": origin}
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
+    more |= {"session": session, "origin": origin}
+    if is_chat:
         generation = await llm.chat(prompt, params, **more)
     else:
         generation = await llm.generate(prompt, params, **more)
@@ -74,6 +78,8 @@ async def ask(llm: AsyncLLM, prompt: Any, cancel_after: int | None = None, **opt
             return await generation.result()
         return await _some(generation, cancel_after)
     finally:
+        if reads_s:
+            await asyncio.sleep(reads_s)
         if llm.log is not None:
             llm.log.sent(origin)
 

@@ -261,7 +261,7 @@ def failing_requests(log: Log) -> Finding | None:
         "failing-requests",
         f"{len(found)} of {len(log.requests)} requests failed: {dict(codes)}.",
         str((found[-1].error or {}).get("message", "")),
-        str((found[-1].error or {}).get("cure", "")),
+        str((found[-1].error or {}).get("cure") or "See the server's own log for these ids."),
         ids_of(found),
         dict(codes),
     )
