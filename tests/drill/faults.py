@@ -17,13 +17,11 @@ from typing import Any
 import torch
 
 from penstock.core.blocks import BlockPool
-from penstock.core.records import Device
 from penstock.core.scheduler import Scheduler
 from penstock.engine import draw
 from penstock.engine.hub import DEMO
 from penstock.engine.runner import ModelRunner
 from penstock.llm import AsyncLLM
-from penstock.llm.offline import config_of, start_in_process
 from penstock.observe.requestlog import RequestLog
 from tests.debug import runs
 from tests.debug.runs import ask, record, text
@@ -379,7 +377,7 @@ def leaked_blocks(folder: Path) -> None:
 
 @fault("stuck-engine")
 def stuck_engine(folder: Path) -> None:
-    with broken(ModelRunner, "run", later(6.5, every=30)):
+    with broken(ModelRunner, "run", later(6.5, every=15)):
         record(folder, crowd(2))
 
 
@@ -415,135 +413,3 @@ def gaps_in_the_log(folder: Path) -> None:
 
     with broken(RequestLog, "_turn", wrap):
         record(folder, crowd(4), log_queue=4)
-
-
-# The machine, by its sensors
-
-
-def sensing(**change: Any) -> Callable[[], list[Device]]:
-    """An accelerator in good order whose readings then change; a value may be a list of two, for
-    the first eight readings and those after."""
-    turns = itertools.count()
-
-    def read() -> list[Device]:
-        late = next(turns) >= 8
-        now = {k: v[late] if isinstance(v, list) else v for k, v in change.items()}
-        good: dict[str, Any] = {
-            "temperature_c": 61.0,
-            "power_w": 500.0,
-            "clock_mhz": 1980.0,
-            "utilisation": 0.95,
-            "throttle": [],
-            "ecc_errors": 0,
-        }
-        return [Device("accelerator", **{**good, **now})]
-
-    return read
-
-
-def watched(folder: Path, sensor: Callable[[], list[Device]]) -> None:
-    """A run that lasts for 16 readings."""
-
-    async def script(llm: AsyncLLM) -> None:
-        await healthy(count=6)(llm)
-        await asyncio.sleep(1.2)
-
-    record(folder, script, sensor=sensor, log_telemetry_s=0.01)
-
-
-@fault("thermal-throttle")
-def thermal_throttle(folder: Path) -> None:
-    hot = {"temperature_c": [65.0, 88.0], "clock_mhz": [1980.0, 1400.0]}
-    watched(folder, sensing(**hot, throttle=[[], ["hw_thermal_slowdown"]]))
-
-
-@fault("clock-drop")
-def clock_drop(folder: Path) -> None:
-    sensor = sensing(clock_mhz=[1980.0, 1200.0], power_w=[500.0, 240.0])
-
-    async def script(llm: AsyncLLM) -> None:
-        for _ in range(24):
-            await ask(llm, "Once", max_tokens=2)
-            await asyncio.sleep(0.26)
-
-    record(folder, script, sensor=sensor, log_telemetry_s=0.01)
-
-
-@fault("device-errors")
-def device_errors(folder: Path) -> None:
-    watched(folder, sensing(xid=[None, 79], ecc_errors=[0, 3]))
-
-
-# Beside a peer
-
-
-def together(folder: Path, *kinds: dict[str, Any], slow: float = 0.0) -> None:
-    """Two replicas that serve at the same time over one folder; the second may be slower."""
-
-    async def run() -> None:
-        made: list[AsyncLLM] = []
-        for options in kinds:
-            config = config_of(**{**runs.SMALL, "log_dir": str(folder), **options})
-            made.append(await start_in_process(config))
-        await asyncio.gather(*(crowd(4, max_tokens=40, ignore_eos=True)(llm) for llm in made))
-        for llm in made:
-            await llm.close()
-
-    if not slow:
-        asyncio.run(run())
-        return
-    runners: dict[int, int] = {}
-
-    def wrap(whole: Any) -> Any:
-        def uneven(self: ModelRunner, plan: Any) -> Any:
-            began = time.perf_counter()
-            result = whole(self, plan)
-            time.sleep(0.01 + (slow if runners.setdefault(id(self), len(runners)) else 0.0))
-            result.device_s = time.perf_counter() - began
-            return result
-
-        return uneven
-
-    with broken(ModelRunner, "run", wrap):
-        asyncio.run(run())
-
-
-@fault("slow-replica")
-def slow_replica(folder: Path) -> None:
-    together(folder, {}, {}, slow=0.03)
-
-
-@fault("replicas-differ")
-def replicas_differ(folder: Path) -> None:
-    other = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    together(folder, {}, {"chat_template": other})
-
-
-def one_after_the_other(folder: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
-    record(folder, crowd(4, max_tokens=40), **before)
-    record(folder, crowd(4, max_tokens=40), **after)
-
-
-@fault("revision-drift")
-def revision_drift(folder: Path) -> None:
-    other = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    one_after_the_other(folder, {}, {"chat_template": other})
-
-
-@fault("slower-revision")
-def slower_revision(folder: Path) -> None:
-    def timed(seconds: float) -> Callable[[Any], Any]:
-        def wrap(whole: Any) -> Any:
-            def run(self: ModelRunner, plan: Any) -> Any:
-                result = whole(self, plan)
-                time.sleep(seconds)
-                result.device_s += seconds
-                return result
-
-            return run
-
-        return wrap
-
-    for seconds, options in ((0.01, {}), (0.04, {"max_num_batched_tokens": 128})):
-        with broken(ModelRunner, "run", timed(seconds)):
-            record(folder, crowd(4, max_tokens=40), **options)

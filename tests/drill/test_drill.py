@@ -11,7 +11,7 @@ from penstock.cli import main
 from penstock.debug.doctor import RULES, examine, render_docs
 from penstock.observe.reader import read
 from tests.debug import runs
-from tests.drill import faults
+from tests.drill import faults, machines
 from tests.drill.faults import FAULTS
 
 FAST = (
@@ -69,6 +69,7 @@ def test_what_the_command_says(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_drill_is_large_enough() -> None:
+    assert machines.FAULTS is FAULTS
     assert len(FAULTS) >= 16
     assert set(FAULTS) <= set(RULES)
     assert all(f"| `{name}` |" in render_docs() for name in RULES)

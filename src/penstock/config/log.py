@@ -44,6 +44,12 @@ class LogConfig:
         " may), `second`, or `record`",
         choices=("never", "second", "record"),
     )
+    canary_interval_s: float = option(
+        0.0,
+        "Run golden prompts this often, when nothing else runs: other tokens than the known ones"
+        " make /health fail; 0: never",
+        unit="seconds",
+    )
     log_queue: int = option(
         100_000,
         "Most events that may wait for the log's thread; beyond, steps are dropped and counted",

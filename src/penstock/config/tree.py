@@ -137,3 +137,4 @@ def _check_log(log: LogConfig) -> None:
     _at_least(log, "log_max_bytes", log.log_segment_bytes)
     _at_least(log, "log_max_age_s", 1)
     _at_least(log, "log_queue", 1)
+    _at_least(log, "canary_interval_s", 0)

@@ -17,9 +17,9 @@ import msgspec
 
 from penstock.config import Config
 from penstock.core.records import ChoiceRecord, Header, RequestRecord
-from penstock.core.request import Sampling, Submission
-from penstock.engine.client import Delta
-from penstock.errors import ConfigError, PenstockError, from_dict
+from penstock.core.request import Sampling
+from penstock.debug.direct import deltas, generate
+from penstock.errors import ConfigError, PenstockError
 from penstock.llm import AsyncLLM
 
 ENDED_BY_READER = ("abort", "timeout", "error")
@@ -122,7 +122,8 @@ async def _compare(
     llm: AsyncLLM, record: RequestRecord, choice: ChoiceRecord, result: Result
 ) -> None:
     logged, prompt = choice.ids or [], record.prompt_ids or []
-    ids, logprobs = await _generate(llm, record.id, prompt, sampling_of(record, choice))
+    name = f"replay-{record.id}"
+    ids, logprobs = await generate(llm.client, name, prompt, sampling_of(record, choice))
     result.tokens += len(logged)
     place = next((i for i, (a, b) in enumerate(zip(logged, ids, strict=False)) if a != b), None)
     if place is None and len(ids) != len(logged):
@@ -137,8 +138,8 @@ async def _compare(
     gap = None
     if was is not None and now is not None:
         before = [*prompt, *logged[:place]]
-        gap = await _logprob(llm, record.id, before, now)
-        gap -= await _logprob(llm, record.id, before, was)
+        gap = await _logprob(llm, name, before, now)
+        gap -= await _logprob(llm, name, before, was)
     result.divergences.append(Divergence(choice.index, place, was, now, gap))
 
 
@@ -154,36 +155,11 @@ def sampling_of(record: RequestRecord, choice: ChoiceRecord) -> Sampling:
     return sampling
 
 
-async def _generate(
-    llm: AsyncLLM, name: str, prompt: Sequence[int], sampling: Sampling
-) -> tuple[list[int], list[float]]:
-    """(ids, their logprobs where asked for). Raises what the engine answers."""
-    ids: list[int] = []
-    logprobs: list[float] = []
-    async for delta in _deltas(llm, name, prompt, sampling):
-        ids += delta.tokens
-        logprobs += [entry.logprob for entry in delta.logprobs or ()]
-    return ids, logprobs
-
-
 async def _logprob(llm: AsyncLLM, name: str, before: Sequence[int], token: int) -> float:
     """Of `token` behind `before`, by the model alone."""
     sampling = Sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0)
     found = float("nan")
-    async for delta in _deltas(llm, name, [*before, token], sampling):
+    async for delta in deltas(llm.client, name, [*before, token], sampling):
         if delta.prompt_logprobs:
             found = delta.prompt_logprobs[-1].logprob
     return found
-
-
-async def _deltas(llm: AsyncLLM, name: str, prompt: Sequence[int], sampling: Sampling) -> Any:
-    unique = f"replay-{name}-{sampling.choice}-{next(_serial)}"
-    (stream,) = llm.client.submit([Submission(unique, list(prompt), sampling)])
-    async for delta in stream:
-        assert isinstance(delta, Delta)
-        if delta.error is not None:
-            raise from_dict(delta.error)
-        yield delta
-
-
-_serial = iter(range(2**62))

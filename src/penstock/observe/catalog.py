@@ -296,6 +296,9 @@ DETOKENIZE_S = histogram(
     "detokenize_seconds", "seconds", "Detokenizing and stop strings, once a delta.", HOST_S
 )
 
+# Quality
+CANARY = counter("canary_runs", "runs", "Runs of the golden prompts.", "result")
+
 # The request log
 LOG_DROPPED = counter(
     "log_dropped", "events", "Events that the log's queue had no place for: records lack them."

@@ -159,6 +159,10 @@ class Metrics:
         """Report the memory of these as well, by role; `api` is the calling process."""
         self._processes = processes
 
+    def canary(self, passed: bool) -> None:
+        """The golden prompts ran."""
+        self._board.number(c.CANARY).add(1, "passed" if passed else "failed")
+
     def watch_log(self, log: RequestLog) -> None:
         """Report how the request log fares."""
         self._log = log

@@ -109,7 +109,8 @@ class RequestLog:
         self._reader = reader
 
     def _put(self, item: Item | Note) -> None:
-        if len(self._queue) >= self._config.log_queue:
+        """Steps are dropped when there is no place; what begins and ends requests never is."""
+        if isinstance(item, tuple) and len(self._queue) >= self._config.log_queue:
             self.dropped += 1
             self._gap = True
             return

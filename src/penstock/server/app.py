@@ -135,6 +135,7 @@ def serve(config: Config) -> None:
         service.metrics.watch_processes(client.processes)
         if llm.log is not None:
             llm.log.watch(Reader(client.processes))
+        service.watch()
         sys.stdout.write(start.report(llm.info, url_of(sock)))
         sys.stdout.flush()
 
