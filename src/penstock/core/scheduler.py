@@ -43,6 +43,7 @@ from penstock.core.events import (
     Scheduled,
     TokensOut,
 )
+from penstock.core.fair import FairShares
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, BlockDelta, Entry, KVGroup, StepPlan, StepResult
 from penstock.core.policy import Policy
@@ -69,8 +70,10 @@ class Scheduler:
         policy: Policy,
         clock: Clock,
         cache_key: str = "",
+        fair: FairShares | None = None,
     ) -> None:
-        """cache_key: whatever makes KV of this engine differ from another's (model, KV dtype)."""
+        """cache_key: whatever makes KV of this engine differ from another's (model, KV dtype).
+        fair: between tenants; the policy orders each one's requests."""
         self.limits = limits
         self.pool = pool
         self.counters = Counters()
@@ -79,7 +82,7 @@ class Scheduler:
         self._clock = clock
         self._cache_key = cache_key
         self._requests: dict[str, Request] = {}
-        self._waiting = Waiting()
+        self._waiting = Waiting(fair)
         self._prefilling: list[Request] = []
         self._decoding: list[Request] = []
         self._deadlines: list[tuple[float, str]] = []
@@ -226,6 +229,7 @@ class Scheduler:
         request.status = Status.FINISHED
         del self._requests[request.id]
         self._num_background -= request.submission.background
+        self._waiting.charge_output(request)
         self._events.append(
             Finished(
                 request.id,
@@ -407,6 +411,7 @@ class Scheduler:
         resumed = request.preemptions > 0 or bool(request.submission.output)
         if not resumed:
             request.cached_tokens = cached
+            self._waiting.charge_prompt(request)
         if request.reads_cache:
             self.counters.prefix_queries += len(request.tokens)
             self.counters.prefix_hits += cached

@@ -58,6 +58,8 @@ class Generation:
         deadline_s: float | None = None,
         cache_salt: str = "",
         session: str = "",
+        tenant: str = "",
+        weight: float = 1.0,
         times: TextTimes | None = None,
     ) -> None:
         self.request_id = request_id
@@ -92,6 +94,8 @@ class Generation:
                     deadline_s=deadline_s,
                     cache_salt=cache_salt,
                     session=session,
+                    tenant=tenant,
+                    weight=weight,
                 )
                 for choice_id, sampling in zip(self._ids, samplings, strict=True)
             ]

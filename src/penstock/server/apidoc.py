@@ -38,6 +38,9 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("POST /tokenize", "text or a chat as token ids"),
     ("POST /detokenize", "token ids as text"),
     ("GET /version", "version of the server"),
+    ("GET /, /ui/{name}", "a page to chat with the model and to watch the server (no key needed)"),
+    ("GET /dashboard/data", "what that page shows"),
+    ("GET /dashboard/requests/{id}", "the story of one request"),
     ("GET /metrics", "metrics in Prometheus' text format (no key needed)"),
     ("GET /live", "200 as soon as the process listens (no key needed)"),
     ("GET /ready", "200 while new requests are taken, else 503 (no key needed)"),
@@ -68,6 +71,28 @@ its first token. Results are kept row by row, so that a server that was killed g
 was; answers with status 200 go to `output_file_id`, all others to `error_file_id`, in the order of
 the input. After 24 hours a batch ends as `expired` with what is done. The batches of one key run
 one after the other, those of several keys side by side. What a key keeps, other keys do not see.
+"""
+
+KEYS = """## Keys
+
+`--api-key` lets a key in that has no name and no limits. `--api-keys-file` names keys:
+
+```toml
+[keys.alice]
+key = "…"                  # or key_sha256 = "…", so that the file tells no key
+requests_per_minute = 60
+tokens_per_minute = 100000
+max_concurrency = 8
+weight = 2                 # of its share of the engine; 1 when absent
+share_cache = true         # read and write the prefix cache that others use; else its own
+```
+
+All but the key may be absent. A key over one of its limits gets 429 `rate_limit_exceeded`, with
+`Retry-After` when the limit allows it again; replies tell what is left in OpenAI's `x-ratelimit-*`.
+Tokens are charged when they are known, so a limit may go into debt, which later requests wait for;
+rows of batches are not charged. Waiting requests of different keys take turns by the tokens that
+each was served, divided by its weight; a prompt token from the cache counts `--cached-token-cost`.
+Metrics carry the names of keys; a key itself is neither logged nor kept.
 """
 
 PROTOCOLS = """## Responses and messages
@@ -105,6 +130,7 @@ def render() -> str:
         INTRO,
         "## Paths\n",
         _table(("path", "what it does"), _paths()),
+        KEYS,
         PROTOCOLS,
         BATCHES,
         FIELD_INTRO,

@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -42,7 +43,7 @@ from penstock.server.tables import (
     all_tables,
 )
 from penstock.web.errors import on_http_error
-from penstock.web.keys import KeyGate, Keys
+from penstock.web.keys import KeyGate
 from penstock.web.sse import ClientGone
 
 Handler = Callable[[Service, Request], Awaitable[Response]]
@@ -113,7 +114,15 @@ def create_app(service: Service) -> FastAPI:
             openapi_extra=_request_body(route),
         )
     app.add_exception_handler(HTTPException, on_http_error)
-    app.add_middleware(KeyGate, Keys(service.config.server.api_key), OPEN_PATHS)
+    app.add_middleware(KeyGate, service.keys, OPEN_PATHS)
+    if origins := service.config.server.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
     service.app = app
     return app
 

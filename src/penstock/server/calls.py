@@ -50,8 +50,7 @@ class Call:
     """the prompt's text stands before each answer"""
     echo_only: bool
     """score the prompt, show no output"""
-    background: bool = False
-    """a row of a batch"""
+    caller: Caller = NOBODY
 
     def patience_s(self) -> float | None:
         """How long to wait for the engine, which should itself end the request at its deadline."""
@@ -116,6 +115,7 @@ def template_options(body: Parsed) -> dict[str, Any]:
         "add_generation_prompt": not continued if prompted is None else prompted,
         "continue_final_message": continued,
         "template_kwargs": body["chat_template_kwargs"],
+        "chat_template": body.values.get("chat_template"),
     }
 
 
@@ -197,7 +197,9 @@ def make_call(
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
-        "cache_salt": body["cache_salt"] or "",
+        "cache_salt": asked.caller.salt(body["cache_salt"] or ""),
+        "tenant": asked.caller.name,
+        "weight": asked.caller.weight,
         "session": _session(body),
     }
     many = len(prompts) > 1
@@ -220,5 +222,5 @@ def make_call(
         every_token=continuous or bool(given("return_token_ids")) or params.logprobs is not None,
         echo=echo,
         echo_only=echo and given("max_tokens") == 0,
-        background=asked.caller.background,
+        caller=asked.caller,
     )

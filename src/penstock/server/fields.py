@@ -98,7 +98,7 @@ def _is_n(value: Any, body: Body) -> bool:
 _SESSION = "among several engines, a hint where the prompt may be cached"
 _GRAMMAR = "structured output is not supported yet"
 _TOOLS = "tool calls are not supported yet"
-_TEMPLATE = "a template of the client's own would run code here: use --chat-template at start"
+_TEMPLATE = "refused unless --trust-request-chat-template: the client's own code would run here"
 
 FIELDS: tuple[Field, ...] = (
     # What to answer
@@ -199,7 +199,7 @@ FIELDS: tuple[Field, ...] = (
     refused("suffix", (COMPLETIONS,), "", note="no filling-in"),
     refused("echo", (CHAT,), False),
     refused("add_special_tokens", (CHAT,), False, note="the template writes them"),
-    refused("chat_template", (CHAT, TOKENIZE), note=_TEMPLATE),
+    used("chat_template", (CHAT, TOKENIZE), kinds.TEXT, note=_TEMPLATE),
     refused("spaces_between_special_tokens", BOTH, True),
     refused("truncate_prompt_tokens", PROMPTS, note="cut the prompt yourself"),
     refused("allowed_token_ids", BOTH, note="use logit_bias"),
