@@ -6,9 +6,10 @@ All times are seconds on the scheduler's clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from penstock.core.plan import TokenLogprobs
+from penstock.core.plan import StepPlan, StepResult, TokenLogprobs
 from penstock.core.request import FinishReason, HoldReason
 
 
@@ -27,7 +28,7 @@ class Held:
     at: float
     reason: HoldReason
     behind: str
-    """id of the request that it waits for"""
+    """id of the request that it waits for; empty: of no particular one"""
 
 
 @dataclass(slots=True)
@@ -77,6 +78,14 @@ class Embedded:
 
     id: str
     vector: list[float]
+
+
+def embedded(ids: Iterable[str], plan: StepPlan, result: StepResult) -> list[Embedded]:
+    """ids: of the plan's rows."""
+    if not result.embeddings:
+        return []
+    ending = [row for row, last in zip(ids, plan.samples, strict=True) if last]
+    return [Embedded(ending[j], vector) for j, vector in result.embeddings.items()]
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from penstock.config import Config
 from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
 from penstock.server import (
+    adapter_routes,
     batch_routes,
     messages_routes,
     pages,
@@ -37,9 +38,11 @@ from penstock.server.tables import (
     COUNT,
     EMBEDDINGS,
     GENERATE,
+    LOAD_ADAPTER,
     MESSAGES,
     RESPONSES,
     SCORE,
+    UNLOAD_ADAPTER,
 )
 from penstock.web.errors import on_http_error
 from penstock.web.keys import KeyGate
@@ -69,6 +72,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/render", routes.render, CHAT),
     Route("GET", "/v1/models", routes.models),
     Route("GET", "/v1/models/{name:path}", routes.model),
+    Route("POST", "/v1/load_lora_adapter", adapter_routes.load, LOAD_ADAPTER),
+    Route("POST", "/v1/unload_lora_adapter", adapter_routes.unload, UNLOAD_ADAPTER),
     Route("POST", "/v1/responses", responses_routes.create, RESPONSES),
     Route("GET", "/v1/responses/{id}", responses_routes.get),
     Route("DELETE", "/v1/responses/{id}", responses_routes.delete),

@@ -32,6 +32,8 @@ class Call:
     llm: AsyncLLM
     request_id: str
     """as the client sees it"""
+    adapter: str | None
+    """that it asked for as its model"""
     params: SamplingParams
     format: Format
     prompts: list[Callable[[], Awaitable[Generation]]]
@@ -193,7 +195,9 @@ def make_call(
     limits = [t for t in (body["timeout"], asked.timeout_s) if t is not None]
     timeout_s = min(limits, default=None)
     deadline_s = None if timeout_s is None else asked.arrival_s + timeout_s
+    adapter = body["model"] if body["model"] in llm.adapters else None
     options = {
+        "adapter": adapter,
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
@@ -207,6 +211,7 @@ def make_call(
     return Call(
         llm=llm,
         request_id=request_id,
+        adapter=adapter,
         params=params,
         format=reply,
         prompts=[

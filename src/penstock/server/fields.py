@@ -106,7 +106,10 @@ _TEMPLATE = "refused unless --trust-request-chat-template: the client's own code
 
 FIELDS: tuple[Field, ...] = (
     # What to answer
-    used("model", (*BOTH, TOKENIZE, DETOKENIZE), kinds.TEXT, note="absent: the model served"),
+    used(
+        "model", (*BOTH, TOKENIZE, DETOKENIZE), kinds.TEXT,
+        note="or an adapter of it; absent: the model served",
+    ),
     used("messages", (CHAT,), kinds.MESSAGES, required=True),
     used("messages", (TOKENIZE,), kinds.MESSAGES, note="this or `prompt`"),
     used("prompt", (COMPLETIONS,), kinds.PROMPT, required=True, note="text or token ids"),

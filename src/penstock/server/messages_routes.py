@@ -26,7 +26,7 @@ async def create(service: Service, request: Request) -> Response:
         # The first event tells the prompt's tokens.
         chat["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     call = call_of(service, llm, request, chat, NAMES)
-    assembly = Assembly(message_of(f"msg_{call.request_id}", service.names[0]))
+    assembly = Assembly(message_of(f"msg_{call.request_id}", call.adapter or service.names[0]))
     headers = {"X-Request-Id": call.request_id, "request-id": call.request_id}
     if not body["stream"]:
         reply = await chat_reply(service, request, call)

@@ -72,7 +72,12 @@ async def embed(service: Service, call: Call, body: Parsed) -> Json:
                 shown = base64.b64encode(vector.tobytes()).decode()
             data.append({"object": "embedding", "index": index, "embedding": shown})
         usage = _usage(generations)
-    return {"object": "list", "data": data, "model": service.names[0], "usage": usage}
+    return {
+        "object": "list",
+        "data": data,
+        "model": call.adapter or service.names[0],
+        "usage": usage,
+    }
 
 
 def shaped(vector: Sequence[float], size: int | None, normalize: bool) -> array[float]:
@@ -150,7 +155,12 @@ async def score(service: Service, call: Call, pairs: Pairs) -> Json:
                 }
             )
         usage = _usage(generations)
-    return {"object": "list", "data": data, "model": service.names[0], "usage": usage}
+    return {
+        "object": "list",
+        "data": data,
+        "model": call.adapter or service.names[0],
+        "usage": usage,
+    }
 
 
 def _usage(generations: Sequence[Generation]) -> Json:

@@ -41,7 +41,7 @@ async def create(service: Service, request: Request) -> Response:
         chat["stream_options"] = {"include_usage": True}
     call = call_of(service, llm, request, chat, NAMES)
     id = f"resp_{secrets.token_hex(16)}"
-    made = response_of(body, id, service.names[0], int(time.time()), store)
+    made = response_of(body, id, call.adapter or service.names[0], int(time.time()), store)
     answer = _Answer(service, call, Assembly(made), owner, items if store else None)
     headers = {"X-Request-Id": call.request_id}
     if not body["stream"]:

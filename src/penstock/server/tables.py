@@ -8,6 +8,7 @@ from penstock.server.fields import Field, Parsed, decode, logged, read, refused,
 BATCHES, RESPONSES = "batches", "responses"
 MESSAGES, COUNT = "messages", "count_tokens"
 EMBEDDINGS, SCORE, GENERATE = "embeddings", "score", "generate"
+LOAD_ADAPTER, UNLOAD_ADAPTER = "load_adapter", "unload_adapter"
 ENDPOINTS: dict[str, str] = {
     RESPONSES: "/v1/responses",
     MESSAGES: "/v1/messages",
@@ -16,6 +17,8 @@ ENDPOINTS: dict[str, str] = {
     SCORE: "/v1/score",
     GENERATE: "/generate",
     BATCHES: "/v1/batches",
+    LOAD_ADAPTER: "/v1/load_lora_adapter",
+    UNLOAD_ADAPTER: "/v1/unload_lora_adapter",
 }
 OVER_CHAT = (RESPONSES, MESSAGES)
 SAMPLED = (*OVER_CHAT, GENERATE)
@@ -24,6 +27,7 @@ SERVED = (*SAMPLED, *READ)
 PROMPTS = (MESSAGES, COUNT)
 _HOSTED = "a service of its maker's"
 _PARTS = "text only"
+ADAPTERS = (LOAD_ADAPTER, UNLOAD_ADAPTER)
 
 FIELDS: tuple[Field, ...] = (
     # What to answer: responses
@@ -118,6 +122,12 @@ FIELDS: tuple[Field, ...] = (
     used("completion_window", (BATCHES,), kinds.TEXT, required=True, note="`24h` alone"),
     used("metadata", (BATCHES,), kinds.METADATA, note="kept with the batch"),
     refused("output_expires_after", (BATCHES,), note="files stay until they are deleted"),
+    # Adapters
+    used("lora_name", ADAPTERS, kinds.SALT, required=True),
+    used("lora_path", (LOAD_ADAPTER,), kinds.SALT, required=True, note="a folder of the server's"),
+    logged("lora_int_id", (UNLOAD_ADAPTER,), "the name is enough"),
+    refused("load_inplace", (LOAD_ADAPTER,), False, note="unload it first"),
+    refused("base_model_name", (LOAD_ADAPTER,), note="there is one model"),
 )
 
 TABLES: dict[str, dict[str, Field]] = {
