@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from penstock.core.clock import Clock
 from penstock.core.request import Adapter, FinishReason, Sampling, Submission
@@ -53,16 +53,12 @@ class Generation:
         prompt_token_ids: list[int],
         params: SamplingParams,
         samplings: Sequence[Sampling],
-        priority: int = 0,
         arrival_s: float = 0.0,
-        deadline_s: float | None = None,
-        cache_salt: str = "",
-        session: str = "",
-        tenant: str = "",
-        weight: float = 1.0,
         adapter: Adapter | None = None,
         times: TextTimes | None = None,
+        **submission: Any,
     ) -> None:
+        """submission: further fields of every choice's Submission."""
         self.request_id = request_id
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
@@ -92,13 +88,8 @@ class Generation:
                     sampling=sampling,
                     group=request_id if len(samplings) > 1 else "",
                     arrival_s=arrival_s,
-                    priority=priority,
-                    deadline_s=deadline_s,
-                    cache_salt=cache_salt,
-                    session=session,
-                    tenant=tenant,
-                    weight=weight,
                     adapter=adapter,
+                    **submission,
                 )
                 for choice_id, sampling in zip(self._ids, samplings, strict=True)
             ]

@@ -177,17 +177,8 @@ def make_call(
 ) -> Call:
     """Fields that the body's endpoint does not have are as if absent. Raises InvalidFieldError."""
     given = body.values.get
-    if given("stream") and given("prompt_logprobs") is not None:
-        raise InvalidFieldError(
-            "prompt_logprobs are not sent in streams.",
-            cure="Leave stream away, or use echo with logprobs.",
-            param="prompt_logprobs",
-        )
+    _check_stream(body)
     usage = given("stream_options")
-    if usage is not None and not given("stream"):
-        raise InvalidFieldError(
-            "stream_options needs stream.", cure='Send "stream": true.', param="stream_options"
-        )
     chosen = body["request_id"] or asked.request_id
     request_id = chosen or new_id()
     # Ids that clients choose may repeat, as in a retry; the engine's must not.
@@ -229,3 +220,17 @@ def make_call(
         echo_only=echo and given("max_tokens") == 0,
         caller=asked.caller,
     )
+
+
+def _check_stream(body: Parsed) -> None:
+    given = body.values.get
+    if given("stream") and given("prompt_logprobs") is not None:
+        raise InvalidFieldError(
+            "prompt_logprobs are not sent in streams.",
+            cure="Leave stream away, or use echo with logprobs.",
+            param="prompt_logprobs",
+        )
+    if given("stream_options") is not None and not given("stream"):
+        raise InvalidFieldError(
+            "stream_options needs stream.", cure='Send "stream": true.', param="stream_options"
+        )
