@@ -286,6 +286,8 @@ HTTP_ERRORS = counter("http_errors", "responses", "Error bodies sent.", "code", 
 TOKENIZE_S = histogram(
     "tokenize_seconds", "seconds", "Template and tokenizer, once a request.", HOST_S
 )
+KEY_REQUESTS = counter("key_requests", "requests", "Requests of a named key that ended.", "key")
+KEY_TOKENS = counter("key_tokens", "tokens", "Tokens of a named key's requests.", "key", "kind")
 BATCH_ROWS = counter(
     "batch_rows", "rows", "Rows of batches that have their result.", "endpoint", "outcome"
 )
@@ -295,6 +297,21 @@ BATCH_ROWS_WAITING = gauge(
 DETOKENIZE_S = histogram(
     "detokenize_seconds", "seconds", "Detokenizing and stop strings, once a delta.", HOST_S
 )
+
+# Quality
+CANARY = counter("canary_runs", "runs", "Runs of the golden prompts.", "result")
+
+# The request log
+LOG_DROPPED = counter(
+    "log_dropped", "events", "Events that the log's queue had no place for: records lack them."
+)
+LOG_LOST = counter("log_lost_lines", "lines", "Log lines that could not be written.")
+LOG_BYTES = counter("log_written_bytes", "bytes", "Written to log segments.")
+LOG_FAILED = gauge(
+    "log_failed", "1", "1 while the log cannot be written: requests are served all the same."
+)
+LOG_DEPTH = gauge("log_queue_depth", "events", "Events that wait for the log's thread.")
+LOG_CPU = counter("log_cpu_seconds", "seconds", "CPU time of the log's thread.")
 
 CATALOG: tuple[Metric, ...] = tuple(v for v in list(globals().values()) if isinstance(v, Metric))
 
