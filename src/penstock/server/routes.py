@@ -31,6 +31,7 @@ from penstock.server.service import Service
 from penstock.web.caller import caller_of
 from penstock.web.errors import json_response
 from penstock.web.farewell import after
+from penstock.web.keys import mark
 from penstock.web.limits import read_body
 from penstock.web.sse import EventStream, unless_gone
 
@@ -153,7 +154,8 @@ async def _answer(
     if timeout_s is None and body["timeout"] is None:
         timeout_s = service.config.server.request_timeout_s
     caller = caller_of(request.scope)
-    origin = Origin(endpoint=endpoint, key=caller.name, sends=True)
+    key = caller.name or mark(request.headers.get("authorization"))
+    origin = Origin(endpoint=endpoint, key=key, sends=True)
     call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s, caller, origin))
     origin.parsed_s = llm.clock.now()
     if llm.log is not None:
