@@ -16,11 +16,18 @@ import penstock
 from penstock.config import Config
 from penstock.core.clock import Clock
 from penstock.core.records import Origin
-from penstock.core.request import Sampling
+from penstock.core.request import Adapter, Sampling
+from penstock.engine import peft
 from penstock.engine.client import EngineClient, ModelInfo
 from penstock.engine.clock import MonotonicClock
 from penstock.engine.hub import model_folder
-from penstock.errors import InvalidFieldError, PenstockError, TemplateError
+from penstock.errors import (
+    InvalidFieldError,
+    ModelNotFoundError,
+    PenstockError,
+    TemplateError,
+    UnsupportedError,
+)
 from penstock.llm.generation import Generation, Stamps, TextTimes
 from penstock.observe import identity
 from penstock.observe.requestlog import RequestLog
@@ -63,6 +70,8 @@ class AsyncLLM:
         self.eos_ids = tuple(token_id for token_id in ends if token_id < info.vocab_size)
         """ids that end an answer, by the checkpoint and by its tokenizer"""
         self.clock = clock or MonotonicClock()
+        self.adapters: dict[str, Adapter] = {}
+        """by the name that requests choose them by"""
         self.times: TextTimes | None = None
         """told of every request's time in the tokenizer and detokenizer"""
         self.log: RequestLog | None = None
@@ -97,12 +106,38 @@ class AsyncLLM:
             defaults=text.defaults,
             new_seed=None if seed is None else partial(random.Random(seed).getrandbits, 63),
         )
+        try:
+            for module in config.model.lora_modules:
+                name, _, path = module.partition("=")
+                await llm.load_adapter(name, path)
+        except BaseException:
+            await llm.close()
+            raise
         llm.identity = partial(_identity, config, text, info)
         if config.log.log_dir is not None:
             header = await asyncio.to_thread(llm.identity)
             llm.log = RequestLog(config.log, header, text.tokenizer.decode)
             client.subscribe(llm.log)
         return llm
+
+    async def load_adapter(self, name: str, path: str) -> Adapter:
+        """Let requests choose the adapter in a folder by a name. Raises InvalidFieldError for a
+        name that is taken, and what `peft.check` raises for an adapter that cannot be used."""
+        if self.info.adapters is None:
+            raise UnsupportedError(
+                "This model has no slots for adapters.",
+                cure="Start with --lora-modules, --max-loras or --allow-runtime-lora-updating.",
+                param="lora_name",
+            )
+        check = partial(peft.check, name, path, self.info.adapters)
+        adapter = await asyncio.to_thread(check)
+        if self.adapters.setdefault(name, adapter) is not adapter:
+            raise InvalidFieldError(
+                f"There is an adapter {name!r} already.",
+                cure="Unload it first, or take another name.",
+                param="lora_name",
+            )
+        return adapter
 
     def params(self, **given: Any) -> SamplingParams:
         """SamplingParams of the fields that a request brought, over the model's defaults."""
@@ -119,6 +154,7 @@ class AsyncLLM:
         deadline_s: float | None = None,
         cache_salt: str = "",
         session: str = "",
+        adapter: str | None = None,
         default_max_tokens: int | None = None,
         add_special_tokens: bool = True,
         text: str | None = None,
@@ -130,16 +166,19 @@ class AsyncLLM:
         request_id: unique among the running ones; made up when None.
         arrival_s, deadline_s: absolute, in seconds on `self.clock`; arrival is now when None.
         session: requests of one session like to meet the same engine's cache; a hint.
+        adapter: name of one that is loaded.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
         text: what a prompt of ids was made of, to be shown and logged beside them.
         origin, stamps: for the log, where it came from and what was done to it already.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
-        of range, and ContextLengthError, before anything is submitted. What the engine refuses is
-        raised by the first delta.
+        of range, ContextLengthError, and ModelNotFoundError for an unknown adapter, before
+        anything is submitted. What the engine refuses is raised by the first delta.
         """
         stamps = stamps or Stamps(self.clock.now())
         arrival_s = stamps.admitted_s if arrival_s is None else arrival_s
+        if adapter is not None and adapter not in self.adapters:
+            raise ModelNotFoundError(f"No adapter {adapter!r} is loaded.", param="model")
         ids = prompt
         if isinstance(prompt, str):
             encode = partial(self.tokenizer.encode, prompt, add_special_tokens)
@@ -157,6 +196,7 @@ class AsyncLLM:
             session=session,
             origin=origin,
             stamps=stamps,
+            adapter=None if adapter is None else self.adapters[adapter],
         )
 
     async def chat(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from penstock.core.clock import Clock
 from penstock.core.records import Origin
-from penstock.core.request import FinishReason, Sampling, Submission
+from penstock.core.request import Adapter, FinishReason, Sampling, Submission
 from penstock.engine.client import Delta, EngineClient
 from penstock.errors import EngineError, PenstockError, from_dict
 from penstock.observe.assemble import Answer, Closed, Opened
-from penstock.observe.identity import digest
+from penstock.observe.identity import of_data
 from penstock.text.outputs import (
     Choice,
     PositionLogprobs,
@@ -89,16 +89,17 @@ class Generation:
         deadline_s: float | None = None,
         cache_salt: str = "",
         session: str = "",
+        adapter: Adapter | None = None,
         times: TextTimes | None = None,
         log: Log | None = None,
         origin: Origin | None = None,
         stamps: Stamps | None = None,
     ) -> None:
-        """The arguments are those of `AsyncLLM.generate`, resolved. Submits."""
         self.request_id = request_id
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
         self.params = params
+        self.adapter = adapter
         self.seed = samplings[0].seed
         """the request's, or the one that it was given"""
         self.prompt_logprobs: list[PositionLogprobs | None] | None = (
@@ -127,15 +128,17 @@ class Generation:
             deadline_s=deadline_s,
             cache_salt=cache_salt,
             session=session,
+            adapter=adapter,
         )
         if log is not None:
             log.opened(self._opened(whole, origin, stamps))
-        pairs = zip(self._ids, samplings, strict=True)
-        self._submit([replace(whole, id=name, sampling=sampling) for name, sampling in pairs])
+        self._submit(whole, samplings)
 
-    def _submit(self, submissions: list[Submission]) -> None:
+    def _submit(self, whole: Submission, samplings: Sequence[Sampling]) -> None:
+        pairs = zip(self._ids, samplings, strict=True)
+        choices = [replace(whole, id=name, sampling=sampling) for name, sampling in pairs]
         try:
-            self._deltas = merge(self._client.submit(submissions))
+            self._deltas = merge(self._client.submit(choices))
         except PenstockError as error:
             self._tell_end(error)
             raise
@@ -266,7 +269,8 @@ class Generation:
             params={name: value for name, value in params.items() if value != defaults[name]},
             priority=first.priority,
             session=first.session,
-            salt=digest(first.cache_salt.encode())[:8] if first.cache_salt else "",
+            salt=of_data(first.cache_keys)[:8] if any(first.cache_keys) else "",
+            adapter=None if first.adapter is None else asdict(first.adapter),
             arrival_s=first.arrival_s,
             deadline_s=first.deadline_s,
             admitted_s=stamps.admitted_s,

@@ -33,6 +33,8 @@ class Call:
     llm: AsyncLLM
     request_id: str
     """as the client sees it"""
+    adapter: str | None
+    """that it asked for as its model"""
     params: SamplingParams
     format: Format
     prompts: list[Callable[[], Awaitable[Generation]]]
@@ -77,7 +79,7 @@ class Asked:
     """on the model's clock"""
     caller: Caller = NOBODY
     origin: Origin = field(default_factory=Origin)
-    """for the log; completed here"""
+    """for the log"""
 
 
 def new_id() -> str:
@@ -183,7 +185,9 @@ def _call(
     limits = [t for t in (body["timeout"], asked.timeout_s) if t is not None]
     timeout_s = min(limits, default=None)
     deadline_s = None if timeout_s is None else asked.arrival_s + timeout_s
+    adapter = body["model"] if body["model"] in llm.adapters else None
     options = {
+        "adapter": adapter,
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
@@ -191,13 +195,12 @@ def _call(
         "session": _session(body),
         "origin": asked.origin,
     }
-    asked.origin.call, asked.origin.stream = request_id, body["stream"]
-    asked.origin.model = body["model"] or ""
     many = len(prompts) > 1
     continuous = bool(usage and usage["continuous_usage_stats"])
     return Call(
         llm=llm,
         request_id=request_id,
+        adapter=adapter,
         params=params,
         format=reply,
         prompts=[

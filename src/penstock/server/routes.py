@@ -26,7 +26,14 @@ from penstock.server.calls import (
     new_id,
     template_options,
 )
-from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, Parsed, parse
+from penstock.server.fields import (
+    CHAT,
+    COMPLETIONS,
+    DETOKENIZE,
+    TOKENIZE,
+    Parsed,
+    parse,
+)
 from penstock.server.service import Service
 from penstock.web.caller import caller_of
 from penstock.web.errors import json_response
@@ -58,7 +65,7 @@ async def render(service: Service, request: Request) -> Response:
 
 async def models(service: Service, request: Request) -> Response:
     """The names that requests may use."""
-    data = [_model(service, name) for name in service.names]
+    data = [_model(service, name) for name in (*service.names, *service.adapters)]
     return json_response({"object": "list", "data": data})
 
 
@@ -155,9 +162,10 @@ async def _answer(
         timeout_s = service.config.server.request_timeout_s
     caller = caller_of(request.scope)
     key = caller.name or mark(request.headers.get("authorization"))
-    origin = Origin(endpoint=endpoint, key=key, sends=True)
+    name, stream = body["model"] or "", body["stream"]
+    origin = Origin(endpoint=endpoint, key=key, model=name, stream=stream, sends=True)
     call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s, caller, origin))
-    origin.parsed_s = llm.clock.now()
+    origin.call, origin.parsed_s = call.request_id, llm.clock.now()
     if llm.log is not None:
         after(request, partial(llm.log.sent, origin))
     if body.logged:
@@ -178,14 +186,14 @@ async def _body(service: Service, request: Request, endpoint: str) -> Parsed:
 
 
 def _model(service: Service, name: str) -> dict[str, Any]:
-    info = service.info
+    info, adapter = service.info, service.adapters.get(name)
     return {
         "id": name,
         "object": "model",
         "created": service.created,
         "owned_by": "penstock",
-        "root": service.config.model.model,
-        "parent": None,
+        "root": service.config.model.model if adapter is None else adapter.path,
+        "parent": None if adapter is None else service.names[0],
         "max_model_len": None if info is None else info.max_model_len,
         "vocab_size": None if info is None else info.vocab_size,
     }
