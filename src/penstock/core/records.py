@@ -94,9 +94,9 @@ class Wait:
     """A stretch in the queue."""
 
     reason: str
-    """`step`: the step under way; `slots`, `tokens`, `blocks`, `background`, `preemption`, `result`:
-    what stopped the first in the queue; `prefix`: another one computes the same prefix; `adapter`:
-    all slots for adapters are in use"""
+    """`step`: the step under way; `slots`, `tokens`, `blocks`, `background`, `preemption` or
+    `result`: what stopped the first in the queue; `prefix`: another one computes the same prefix;
+    `adapter`: all slots for adapters are in use"""
     s: float
     behind: str = ""
     """id of the request in front: the queue's first, or the one that runs longest"""
