@@ -126,6 +126,14 @@ class PromptLogprobs:
 
 
 @dataclass(slots=True)
+class Embedded:
+    """The prompt's hidden states, pooled to one vector [hidden_size]."""
+
+    id: str
+    vector: list[float]
+
+
+@dataclass(slots=True)
 class Finished:
     id: str
     at: float
@@ -160,6 +168,7 @@ Event = (
     | Preempted
     | TokensOut
     | PromptLogprobs
+    | Embedded
     | Finished
     | CacheChanged
 )

@@ -34,6 +34,7 @@ from penstock.core.clock import Clock
 from penstock.core.events import (
     CacheChanged,
     Counters,
+    Embedded,
     Event,
     Finished,
     Held,
@@ -172,8 +173,9 @@ class Scheduler:
             request.key = prefix.root(*keys, submission.group)
         if request.key:
             prefix.extend(request.hashes, request.key, request.tokens, self.pool.block_size)
-        # Prompt logprobs need the logits of every prompt position, which the cache does not hold.
-        request.reads_cache = bool(request.key) and sampling.prompt_logprobs is None
+        # These need every prompt position's hidden state, which the cache does not hold.
+        whole = sampling.prompt_logprobs is not None or sampling.pooling == "mean"
+        request.reads_cache = bool(request.key) and not whole
         self._requests[request.id] = request
         self._num_background += submission.background
         self._waiting.push(request)
@@ -452,6 +454,7 @@ class Scheduler:
         if result.error is not None:
             self._fail(members, EngineError(str(result.error["message"])))
             return
+        self._tell_embeddings(plan, members, result)
         now = self._clock.now()
         size = self.pool.block_size
         sampled = 0
@@ -483,6 +486,11 @@ class Scheduler:
                 self._finish(request, FinishReason.STOP, stop_id=new[-1])
             elif len(request.tokens) >= request.limit:
                 self._finish(request, FinishReason.LENGTH)
+
+    def _tell_embeddings(self, plan: StepPlan, members: list[Request], result: StepResult) -> None:
+        if result.embeddings:
+            ending = [request for request, last in zip(members, plan.samples, strict=True) if last]
+            self._events += [Embedded(ending[j].id, v) for j, v in result.embeddings.items()]
 
     def _commit(self, request: Request, full: int) -> None:
         """The first `full` blocks are written: let others read them."""

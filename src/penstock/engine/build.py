@@ -239,6 +239,8 @@ def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo
         cache_key=cache_key,
         adapters=None if part.adapters is None else part.adapter_room,
         kv_cache_bytes=cache_bytes,
+        hidden_size=part.loaded.model.hidden_size,
+        shorter_embeddings=shorter_embeddings(part.raw),
         notes=part.stages.notes,
         kernels=_kernels(part),
         threads=part.threads or torch.get_num_threads(),
@@ -369,3 +371,11 @@ def eos_ids(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
     if found is None:
         return ()
     return tuple(found) if isinstance(found, list) else (int(found),)
+
+
+def shorter_embeddings(raw: dict[str, Any]) -> tuple[int, ...]:
+    """See ModelInfo."""
+    sizes = raw.get("matryoshka_dimensions")
+    if isinstance(sizes, list):
+        return tuple(size for size in sizes if isinstance(size, int))
+    return (0,) if raw.get("is_matryoshka") is True else ()

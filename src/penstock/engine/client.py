@@ -26,6 +26,8 @@ class Delta:
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: list[TokenLogprobs] | None = None
     """of positions 1 .. n-1 (position 0 has none); whole, with the first delta that has tokens"""
+    embedding: list[float] | None = None
+    """the pooled prompt, when asked for"""
     finish: FinishReason | None = None
     stop_id: int | None = None
     cached_tokens: int = 0
@@ -63,6 +65,9 @@ class ModelInfo:
     kv_cache_bytes: int = 0
     adapters: AdapterRoom | None = None
     """None: no adapters can be used"""
+    hidden_size: int = 0
+    shorter_embeddings: tuple[int, ...] = ()
+    """sizes that the model was trained to be cut to (Matryoshka); (0,): any"""
     notes: list[str] = field(default_factory=list)
     """decisions and their reasons, for the start-up log"""
     stages_s: dict[str, float] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from penstock.attention.base import AdapterRows, AttnBatch, GroupTables
 from penstock.core.plan import UNKNOWN, AdapterLoad, Entry, StepPlan, StepResult, TokenLogprobs
+from penstock.engine.pooling import Pooling
 from penstock.engine.sampler import Sampler
 from penstock.errors import EngineError
 from penstock.models.base import CausalLM
@@ -59,6 +60,7 @@ class ModelRunner:
         self._waited_s = 0.0
         """of this step, for the stage before: not this device's time"""
         self._sampler = Sampler(model.vocab_size, max_num_seqs, device) if ranks.leads else None
+        self._pooling = Pooling()
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
         self._num_prompt = np.zeros(max_num_seqs, np.int64)
@@ -96,6 +98,7 @@ class ModelRunner:
             self._ranks.send(hidden)
             return result
         self._score_prompts(plan, hidden, result)
+        result.embeddings = self._pooling.pool(plan, hidden)
         wanted = np.flatnonzero(plan.samples)
         if len(wanted):
             last = np.cumsum(counts)[wanted] - 1
@@ -122,6 +125,7 @@ class ModelRunner:
             self._entries[slot] = entry
             self._ids[slot] = np.array(entry.tokens, np.int64)
             self._num_prompt[slot] = entry.num_prompt
+            self._pooling.enter(entry)
             if self._sampler is not None:
                 self._sampler.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
         for delta in plan.blocks:

@@ -18,6 +18,7 @@ from penstock.core.events import (
     Blocked,
     CacheChanged,
     Chunk,
+    Embedded,
     Event,
     Finished,
     Held,
@@ -44,6 +45,7 @@ KINDS: tuple[type[Any], ...] = (
     Released,
     Blocked,
     Chunk,
+    Embedded,
 )
 _CODES = {kind: code for code, kind in enumerate(KINDS)}
 _encode = msgspec.msgpack.Encoder().encode

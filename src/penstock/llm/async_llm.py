@@ -160,6 +160,7 @@ class AsyncLLM:
         text: str | None = None,
         origin: Origin | None = None,
         stamps: Stamps | None = None,
+        pooling: str = "",
     ) -> Generation:
         """Submit a request; iterate over what is returned, or await its `result`.
 
@@ -171,6 +172,7 @@ class AsyncLLM:
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
         text: what a prompt of ids was made of, to be shown and logged beside them.
         origin, stamps: for the log, where it came from and what was done to it already.
+        pooling: `last` or `mean`, for the generation's `embedding`.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
         of range, ContextLengthError, and ModelNotFoundError for an unknown adapter, before
         anything is submitted. What the engine refuses is raised by the first delta.
@@ -188,6 +190,7 @@ class AsyncLLM:
             ids,
             params or self.params(),
             default_max_tokens,
+            pooling,
             request_id=request_id or f"gen-{secrets.token_hex(12)}",
             priority=priority,
             arrival_s=arrival_s,
@@ -253,6 +256,7 @@ class AsyncLLM:
         ids: Any,
         params: SamplingParams,
         default_max_tokens: int | None,
+        pooling: str,
         **submission: Any,
     ) -> Generation:
         self._check_ids(ids, "prompt")
@@ -271,6 +275,8 @@ class AsyncLLM:
             self.info.vocab_size,
         )
         samplings = await self._in_pool(resolve) if params.bad_words else resolve()
+        if pooling:
+            samplings = tuple(replace(sampling, pooling=pooling) for sampling in samplings)
         return Generation(
             self.client,
             self.clock,

@@ -106,6 +106,8 @@ class Generation:
             [None] if params.prompt_logprobs is not None and len(prompt_token_ids) == 1 else None
         )
         """one entry a prompt token, once the first token is there; the first is None"""
+        self.embedding: list[float] | None = None
+        """the pooled prompt, when asked for, once the first token is there"""
         self.metrics = RequestMetrics(arrival_s=arrival_s, submitted_s=clock.now())
         self._client = client
         self._clock = clock
@@ -114,10 +116,8 @@ class Generation:
         self._choices = [Choice(tokenizer, params, sampling) for sampling in samplings]
         self._ids = _choice_ids(request_id, len(samplings))
         self._cached_tokens = 0
-        self._detokenize_s = 0.0
-        self._delivered: dict[int, float] = {}
-        """when the last text of a choice was there"""
-        self._log = log
+        self._log, self._detokenize_s = log, 0.0
+        self._delivered: dict[int, float] = {}  # when the last text of a choice was there
         whole = Submission(
             id=request_id,
             prompt=prompt_token_ids,
@@ -221,6 +221,8 @@ class Generation:
             return None
         if delta.finish is FinishReason.ERROR:
             raise from_dict(delta.error) if delta.error else EngineError("The request failed.")
+        if delta.embedding is not None:
+            self.embedding = delta.embedding
         if index == 0:
             self._cached_tokens = max(self._cached_tokens, delta.cached_tokens)
             self._take_prompt(delta)

@@ -89,6 +89,11 @@ class Service:
         assert self.app is not None
         return AppHandler(self.app, {SCOPE_KEY: Caller(owner, background=True)})
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a data folder."""
+        return self._data is not None
+
     def data(self) -> Data:
         """Raises NotEnabledError for a server that keeps nothing."""
         if self._data is None:
@@ -188,11 +193,11 @@ class Service:
         if isinstance(error, EngineDeadError | EngineStuckError | EngineError):
             log.error("a request failed: %s", error)
 
-    def refuse(self, error: Exception, request_id: str) -> Response:
-        """The reply to a request that failed before its reply began."""
+    def refuse(self, error: Exception, request_id: str, path: str = "") -> Response:
+        """The reply to a request to `path` that failed before its reply began."""
         typed = as_typed(error)
         self.count_error(typed)
-        response = error_response(typed)
+        response = error_response(typed, path)
         response.headers["X-Request-Id"] = request_id
         return response
 
