@@ -24,6 +24,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Iterable
 from operator import attrgetter
 
 from penstock.core import prefix
@@ -201,7 +202,7 @@ class Scheduler:
         self._preempt(request, request)
         return True
 
-    def _release(self, held: list[Request]) -> None:
+    def _release(self, held: Iterable[Request]) -> None:
         for request in held:
             self._events.append(Released(request.id, self._clock.now()))
             self._waiting.push(request)
@@ -380,6 +381,7 @@ class Scheduler:
     def _admit(
         self, budget: int, plan: StepPlan, members: list[Request], now: float
     ) -> WaitReason | None:
+        """Let in who is next, as far as limits allow; returns the limit that was met."""
         while request := self._waiting.first():
             if not (budget and self._free_slots):
                 return WaitReason.TOKENS if self._free_slots else WaitReason.SLOTS
@@ -498,7 +500,7 @@ class Scheduler:
         for index in range(request.commits, full):
             block_hash = request.hashes[index]
             self._tables.commit(request, index)
-            self._release(list(self._shared.committed(request, block_hash)))
+            self._release(self._shared.committed(request, block_hash))
         request.commits = full
 
     def _fail(self, members: list[Request], error: EngineError) -> None:

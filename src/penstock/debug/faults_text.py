@@ -14,7 +14,7 @@ EARLY = 0.5
 """A turn that leaves the earlier prompt before this share of it has lost the cache."""
 SAME = 0.5
 """Share of 8-token runs that two prompts have in common to be one conversation."""
-CHATS = ("chat", "/v1/chat/completions", "/v1/responses", "/v1/messages")
+CHATS = ("chat", "/v1/responses", "/v1/messages")
 """endpoints whose prompts a template renders"""
 LOOP = 10
 """equal prompts, or equal answers, in one session"""

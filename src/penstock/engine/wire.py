@@ -42,10 +42,10 @@ KINDS: tuple[type[Any], ...] = (
     PromptLogprobs,
     Finished,
     CacheChanged,
+    Embedded,
     Released,
     Blocked,
     Chunk,
-    Embedded,
 )
 _CODES = {kind: code for code, kind in enumerate(KINDS)}
 _encode = msgspec.msgpack.Encoder().encode

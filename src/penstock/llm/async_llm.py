@@ -106,18 +106,18 @@ class AsyncLLM:
             defaults=text.defaults,
             new_seed=None if seed is None else partial(random.Random(seed).getrandbits, 63),
         )
+        llm.identity = partial(_identity, config, text, info)
         try:
             for module in config.model.lora_modules:
                 name, _, path = module.partition("=")
                 await llm.load_adapter(name, path)
+            if config.log.log_dir is not None:
+                header = await asyncio.to_thread(llm.identity)
+                llm.log = RequestLog(config.log, header, text.tokenizer.decode)
+                client.subscribe(llm.log)
         except BaseException:
             await llm.close()
             raise
-        llm.identity = partial(_identity, config, text, info)
-        if config.log.log_dir is not None:
-            header = await asyncio.to_thread(llm.identity)
-            llm.log = RequestLog(config.log, header, text.tokenizer.decode)
-            client.subscribe(llm.log)
         return llm
 
     async def load_adapter(self, name: str, path: str) -> Adapter:
@@ -157,10 +157,10 @@ class AsyncLLM:
         adapter: str | None = None,
         default_max_tokens: int | None = None,
         add_special_tokens: bool = True,
+        pooling: str = "",
         text: str | None = None,
         origin: Origin | None = None,
         stamps: Stamps | None = None,
-        pooling: str = "",
     ) -> Generation:
         """Submit a request; iterate over what is returned, or await its `result`.
 
@@ -170,9 +170,9 @@ class AsyncLLM:
         adapter: name of one that is loaded.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
+        pooling: `last` or `mean`, for the generation's `embedding`.
         text: what a prompt of ids was made of, to be shown and logged beside them.
         origin, stamps: for the log, where it came from and what was done to it already.
-        pooling: `last` or `mean`, for the generation's `embedding`.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
         of range, ContextLengthError, and ModelNotFoundError for an unknown adapter, before
         anything is submitted. What the engine refuses is raised by the first delta.
@@ -197,9 +197,9 @@ class AsyncLLM:
             deadline_s=deadline_s,
             cache_salt=cache_salt,
             session=session,
+            adapter=None if adapter is None else self.adapters[adapter],
             origin=origin,
             stamps=stamps,
-            adapter=None if adapter is None else self.adapters[adapter],
         )
 
     async def chat(
