@@ -13,6 +13,7 @@ from penstock.server.fields import CHAT, COMPLETIONS
 from penstock.server.service import Service
 from penstock.web.caller import caller_of
 from penstock.web.farewell import after
+from penstock.web.keys import mark
 
 LOGGED = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETIONS}
 """names of endpoints in the log; of others it is their path"""
@@ -39,7 +40,8 @@ def asked_of(
         header_s = service.config.server.request_timeout_s
     caller, llm = caller_of(request.scope), service.llm()
     path: str = request.scope["path"]
-    origin = Origin(endpoint=LOGGED.get(path, path), key=caller.name, sends=True)
+    key = caller.name or mark(request.headers.get("authorization"))
+    origin = Origin(endpoint=LOGGED.get(path, path), key=key, sends=True)
     origin.parsed_s = llm.clock.now()
     if llm.log is not None:
         after(request, partial(llm.log.sent, origin))

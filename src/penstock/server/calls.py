@@ -78,7 +78,7 @@ class Asked:
     """on the model's clock"""
     caller: Caller = NOBODY
     origin: Origin = field(default_factory=Origin)
-    """for the log; completed here"""
+    """for the log"""
 
 
 def new_id() -> str:
