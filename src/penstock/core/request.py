@@ -132,6 +132,9 @@ class Submission:
     output: list[int] = field(default_factory=list)
     """ids that another engine generated for it already: this one continues after them, and the
     next draw's output position is their number"""
+    block_hashes: list[bytes] = field(default_factory=list)
+    """names of the full blocks of prompt and output, where they are known without the ids (traces,
+    simulation); empty: they are made from the ids"""
 
 
 class Request:

@@ -125,6 +125,11 @@ class Scheduler:
         return bool(self._requests)
 
     @property
+    def decodes_all(self) -> bool:
+        """Whether each step goes on with every request that decodes."""
+        return True
+
+    @property
     def may_schedule(self) -> bool:
         return len(self._in_flight) < self.limits.depth and bool(self._requests)
 
@@ -172,7 +177,7 @@ class Scheduler:
         elif submission.group:
             request.key = prefix.root(self._cache_key, submission.cache_salt, submission.group)
         if request.key:
-            prefix.extend(request.hashes, request.key, request.tokens, self.pool.block_size)
+            self._tables.name_blocks(request)
         # Prompt logprobs need the logits of every prompt position, which the cache does not hold.
         request.reads_cache = bool(request.key) and sampling.prompt_logprobs is None
         self._requests[request.id] = request
@@ -478,7 +483,7 @@ class Scheduler:
 
     def _commit(self, request: Request, full: int) -> None:
         """The first `full` blocks are written: let others read them."""
-        prefix.extend(request.hashes, request.key, request.tokens, self.pool.block_size)
+        self._tables.name_blocks(request)
         for index in range(request.commits, full):
             block_hash = request.hashes[index]
             self._tables.commit(request, index)

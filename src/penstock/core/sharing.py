@@ -22,6 +22,11 @@ class SharedPrefixes:
     def num_held(self) -> int:
         return len(self._awaited)
 
+    @property
+    def leading(self) -> bool:
+        """Whether somebody computes blocks that others could wait for."""
+        return bool(self._leaders)
+
     def lead(self, request: Request, hits: int) -> None:
         """`request` starts to compute its full blocks from index `hits` on."""
         for block_hash in request.hashes[hits:]:
