@@ -63,6 +63,11 @@ COMMANDS = (
         "Size a deployment for a workload before paying for it",
     ),
     Command(
+        ("simulate",),
+        "penstock.cli.simulate:simulate",
+        "Run a workload on the production scheduler in virtual time",
+    ),
+    Command(
         ("hw", "show"),
         "penstock.cli.hw:show",
         "The hardware table, with the source of every figure",

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import penstock
 from penstock.errors import ConfigError
+from penstock.sizing.shape import ModelShape, read_shape
 from penstock.workload import file, replay, traces
 from penstock.workload.arrivals import windowed_rates
 from penstock.workload.definition import Workload
@@ -71,3 +73,13 @@ def load_workload(path: str) -> Load:
     name = workload.arrivals.trace
     trace = read_trace(str(Path(path).parent / name)) if name else None
     return Load(workload, trace)
+
+
+def read_model(name: str) -> ModelShape:
+    """The shape of `demo`, of a folder with a config.json, or of such a file."""
+    if name == "demo":
+        path = Path(penstock.__file__).parent / "demo" / "model" / "config.json"
+    else:
+        path = Path(name)
+        path = path / "config.json" if path.is_dir() else path
+    return read_shape(read_text(str(path), "--model"), str(path))

@@ -125,6 +125,8 @@ class Submission:
     """lower is sooner (policy `priority`)"""
     deadline_s: float | None = None
     """absolute, on the same clock as arrival_s; past it the work is dropped"""
+    slo_class: str = ""
+    """interactive, agent or batch (policy `slo`); empty: the policy's default"""
     cache_salt: str = ""
     """only requests of the same salt share cached prefixes"""
     session: str = ""

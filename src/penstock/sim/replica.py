@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 from penstock.core.events import CacheChanged, Finished, Scheduled, TokensOut
@@ -71,6 +72,7 @@ class Replica:
         """factor on every step's time"""
         self._kernel, self._costs, self._ended, self._gaps = kernel, costs, ended, gaps
         self._cache_changed, self._keep_gaps, self._forward = cache_changed, keep_gaps, forward
+        self._asked: dict[str, Submission] = {}
         self._inbox: list[Submission] = []
         self._device: deque[tuple[StepPlan, float]] = deque()
         """plans under way and when each will be done"""
@@ -81,15 +83,21 @@ class Replica:
         self._idle = True
         self._ends: list[float] = []
         """of the steps that are gone forward at once; empty when there are none"""
+        self._done: list[float] = []
+        """the same of the plans: those under way before, then one a step"""
         self._starts_s = 0.0
 
     # From outside
 
     def submit(self, record: RequestRecord, submission: Submission) -> None:
         """A request comes in now."""
-        record.replica, record.queued_s = self.index, self._kernel.now()
+        record.replica = self.index
+        if record.queued_s is None:
+            record.queued_s = self._kernel.now()
         self.live[record.id] = record
-        self.tokens_ahead += record.input_tokens
+        self._asked[record.id] = submission
+        if record.first_s is None:
+            self.tokens_ahead += record.input_tokens
         self._inbox.append(submission)
         if self._idle:
             self._idle = False
@@ -103,13 +111,22 @@ class Replica:
             self._cut_short(self._kernel.now())
         self.slowness = factor
 
-    def stop(self) -> list[RequestRecord]:
-        """It is gone: the requests that it had, in order of arrival."""
-        self._next_turn()
-        lost = list(self.live.values())
-        self.live.clear()
-        self._inbox.clear()
+    def freeze(self) -> None:
+        """Nobody hears of it any more, nor it of anybody."""
+        if done := bisect_left(self._ends, self._kernel.now()):
+            self._note_gaps([self.live[r.id] for r in decoding(self.scheduler)], self._ends[:done])
+        self._ends = []
         self._idle = False  # nothing wakes it any more
+        self._next_turn()
+
+    def stop(self) -> list[tuple[RequestRecord, Submission]]:
+        """It is gone: the requests that it had, in order of arrival, as they are to go on."""
+        self.freeze()
+        lost = []
+        for record in self.live.values():
+            output = [TOKEN] * record.output_tokens
+            lost.append((record, replace(self._asked[record.id], output=output)))
+        self.live.clear()
         return lost
 
     # The loop
@@ -264,6 +281,6 @@ class Replica:
             record.gaps_s.append(gap)
 
     def _end(self, record: RequestRecord, error: str) -> None:
-        del self.live[record.id]
+        del self.live[record.id], self._asked[record.id]
         record.end_s, record.error = self._kernel.now(), error
         self._ended(self, record)
