@@ -4,7 +4,7 @@
 
 A day's curve of arrivals (one cycle from quiet to busy and back, Poisson around it), pressed into
 the time in which that many requests keep the replicas 60% busy at its peak; conversations of
-several turns with a shared system prompt; an 8-billion-parameter model in bf16 on H100s by the
+several turns with a shared system prompt; an 8-billion-parameter model in int8 on L4s by the
 roofline. 1% of the replicas crash one after the other, some are slow for a while, one in three
 hundred cannot be reached for a minute. The bar: 1,000 replicas, 1,000,000 requests, 15 minutes on
 one core, 8 GiB.
@@ -51,7 +51,7 @@ MODEL = ModelShape(
     head_dim=128, windows=(0,) * 32, max_positions=16384, tied=False,
 )  # fmt: skip
 TURNS = 4
-PEAK_PER_REPLICA = 2.0
+PEAK_PER_REPLICA = 0.8
 """Calls/s at the busiest moment."""
 PEAK = 1.6
 """Of the mean rate."""
@@ -74,7 +74,7 @@ def workload(replicas: int, requests: int) -> Workload:
             base.sessions, turns=fixed(TURNS), think_time_s=lognormal(10, 40, 120), tool_share=0.0
         ),
         prefix=Prefix(0.6, 0.5, lognormal(10, 40, 120), (PrefixNode("system", 400, copies=20),)),
-        slo=(Clause("ttft_s", 99, 1.0), Clause("tpot_s", 99, 0.05)),
+        slo=(Clause("ttft_s", 99, 4.0), Clause("tpot_s", 99, 0.15)),
         overload=Overload("queue"),
         faults=faults(replicas, duration),
     )  # fmt: skip
@@ -91,8 +91,9 @@ def faults(replicas: int, duration: float) -> tuple[Fault, ...]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--replicas", type=int, default=1000)
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--tiny", action="store_true", help="try the script")
@@ -100,7 +101,12 @@ def main() -> None:
     if given.tiny:
         given.replicas, given.requests = 10, 2000
     load = workload(given.replicas, given.requests)
-    engine = engine_spec(EngineConfig(max_num_seqs=128), MODEL, table()["H100"], precision("bf16"))
+    engine = engine_spec(
+        EngineConfig(max_num_seqs=64, max_num_batched_tokens=1024, block_size=32),
+        MODEL,
+        table()["L4"],
+        precision("int8"),
+    )
     began, used = time.perf_counter(), time.process_time()
     spec = FleetSpec(engine, given.replicas, start_s=60.0, faults=load.faults)
     fleet = Fleet(spec, Generator(load).requests())
@@ -109,7 +115,6 @@ def main() -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     run = as_run(fleet, load, 0.0, load.window.duration_s, {}, {})
     summary = summarise(run)
-    moved = sum(1 for record in records if record.answered and record.queued_s is not None)
     figures = {
         "replicas": given.replicas,
         "requests": len(records),
@@ -119,7 +124,7 @@ def main() -> None:
         "wall_s": wall_s,
         "cpu_s": cpu_s,
         "memory_bytes": memory,
-        "answered": moved,
+        "answered": sum(record.answered for record in records),
         "errors": dict(Counter(r.error for r in records if r.error)),
         "hit_rate": summary.hit_rate,
         "ttft_p99_s": summary.metrics["ttft_s"].at["p99"].value,
@@ -132,8 +137,8 @@ def main() -> None:
     for name, value, bar in bars:
         print(f"{'ok  ' if value <= bar else 'MISS'} {name}: {value:.2f} (bound: <= {bar:g})")
     if not given.tiny:
-        about = {"benchmark": "sim_scale", "command": f"python -m benchmarks.sim.scale "
-                 f"{command_line().partition(' ')[2]}".strip(), "machine": machine_info()}  # fmt: skip
+        command = "python -m benchmarks.sim.scale " + command_line().partition(" ")[2]
+        about = {"benchmark": "sim_scale", "command": command, "machine": machine_info()}
         RESULT.write_text(json.dumps(about | figures, indent=2) + "\n")
 
 

@@ -112,6 +112,10 @@ class QueueFullError(UnavailableError):
     code = "queue_full"
 
 
+class SloMissError(UnavailableError):
+    code = "slo_miss"
+
+
 class DrainingError(UnavailableError):
     code = "draining"
 

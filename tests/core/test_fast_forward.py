@@ -87,9 +87,7 @@ class Twins(RuleBasedStateMachine):
         now = self.clock.now()
         until = None if deadline is None else now + deadline
         prompt = [head] * shared + own
-        item = submission(
-            f"r{self.serial}", prompt, max_tokens, stop_ids=(STOP,), deadline_s=until
-        )
+        item = submission(f"r{self.serial}", prompt, max_tokens, stop_ids=(STOP,), deadline_s=until)
         for scheduler in (self.slow, self.fast):
             try:
                 scheduler.add(item)

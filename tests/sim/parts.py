@@ -13,9 +13,18 @@ from penstock.workload.sessions import TimedRequest
 
 COSTS = FittedCosts(StepTime((0.004, 0.0005, 2e-7, 0.001, 0.00005, 1e-8)), 1e-4)
 
+SLOW = FittedCosts(StepTime((0.04, 0.0, 0.0, 0.0, 0.00005, 0.0)), 1e-4)
+"""A step takes 40 ms whatever it does: a replica serves as many as it has slots."""
 
-def engine(depth: int = 2, seqs: int = 8, tokens: int = 64, blocks: int = 400) -> EngineSpec:
-    return EngineSpec(Limits(seqs, tokens, 2048, depth), blocks, COSTS)
+
+def engine(
+    depth: int = 2,
+    seqs: int = 8,
+    tokens: int = 64,
+    blocks: int = 400,
+    costs: FittedCosts = COSTS,
+) -> EngineSpec:
+    return EngineSpec(Limits(seqs, tokens, 2048, depth), blocks, costs)
 
 
 def request(

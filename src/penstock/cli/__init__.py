@@ -33,6 +33,16 @@ COMMANDS = (
         "Measure any OpenAI-style server under load",
     ),
     Command(
+        ("bench", "run"),
+        "penstock.cli.bench:load",
+        "Drive any OpenAI-style server with a workload and judge it by its promises",
+    ),
+    Command(
+        ("bench", "compare"),
+        "penstock.cli.bench:compare",
+        "Two runs side by side: what changed, and whether that can be chance",
+    ),
+    Command(
         ("workload", "init"),
         "penstock.cli.workload:init",
         "Write a workload file to fill in",
@@ -84,6 +94,7 @@ COMMANDS = (
     ),
 )
 GROUPS = {
+    "bench": "Measure any OpenAI-style server under load",
     "workload": "Define a workload, draw it, and generate its load",
     "hw": "What devices can do and what they cost",
 }

@@ -93,7 +93,7 @@ def simulate(settings: Settings, options: SimulateOptions) -> int:
     if options.against:
         measured = from_json(read_text(options.against, "--against"), options.against)
         options = _as_measured(options, measured)
-    fleet_spec, hour_usd = _fleet(settings, options, load)
+    fleet_spec, hour_usd = _fleet(settings, options, load, measured)
     requests = _requests(load, options, measured)
     fleet = Fleet(fleet_spec, requests)
     fleet.run()
@@ -139,13 +139,16 @@ def _as_measured(options: SimulateOptions, measured: Run) -> SimulateOptions:
     )
 
 
-def _requests(
-    load: Load, options: SimulateOptions, measured: Run | None
-) -> Iterator[TimedRequest]:
+def _requests(load: Load, options: SimulateOptions, measured: Run | None) -> Iterator[TimedRequest]:
     found = stretch(load.requests(options.seed), options.start_s, options.duration_s)
     if measured is None:
         return found
     return _scaled(found, float(measured.load.get("speed", 1.0)))
+
+
+def _last_due(options: SimulateOptions, measured: Run | None) -> float:
+    """The stretch's end, in the time of the run."""
+    return options.duration_s / float(measured.load.get("speed", 1.0) if measured else 1.0)
 
 
 def _scaled(requests: Iterable[TimedRequest], speed: float) -> Iterator[TimedRequest]:
@@ -154,7 +157,7 @@ def _scaled(requests: Iterable[TimedRequest], speed: float) -> Iterator[TimedReq
 
 
 def _fleet(
-    settings: Settings, options: SimulateOptions, load: Load
+    settings: Settings, options: SimulateOptions, load: Load, measured: Run | None
 ) -> tuple[FleetSpec, float | None]:
     own = (
         read_devices(read_text(options.devices, "--devices"), options.devices)
@@ -178,6 +181,7 @@ def _fleet(
     spec = FleetSpec(
         engine, options.replicas, scaling, workload.start.budget_s, options.intake_s,
         options.max_waiting, workload.overload, faults, concurrency=options.target_concurrency,
+        last_due_s=_last_due(options, measured),
         keep_gaps=options.replicas == 1 and scaling is None, seed=options.seed,
     )  # fmt: skip
     price = device.price.on_demand

@@ -53,7 +53,7 @@ class SharedPrefixes:
         """The block is in the cache: those that waited for it may go on."""
         if self._leaders.get(block_hash) is request:
             del self._leaders[block_hash]
-        return self._release(block_hash)
+        return self._release(block_hash) if self._behind else ()
 
     def leader_left(self, request: Request) -> list[Request]:
         """It computes no further: whoever waited for its blocks must look again."""

@@ -118,14 +118,14 @@ def summarise(run: Run) -> Summary:
     good = [r for r in found if r.answered]
     ended = [r for r in run.records if r.answered and run.begin_s <= (r.end_s or 0.0) < run.end_s]
     span = max(run.span_s, 1e-9)
-    metrics = {
+    metrics: dict[str, list[float | None]] = {
         "ttft_s": [r.ttft_s for r in good],
         "tpot_s": [r.tpot_s for r in good],
         "itl_s": [gap for r in good for gap in r.gaps_s],
         "ttlt_s": [r.e2e_s for r in good],
         "queue_s": [r.queue_s for r in good],
     }
-    made = {name: _metric([v for v in values if v is not None]) for name, values in metrics.items()}
+    made = {name: _metric([v for v in many if v is not None]) for name, many in metrics.items()}
     if run.gaps is not None and not made["itl_s"].count:
         made["itl_s"] = _of_histogram(run.gaps)
     verdict = judge(run.clauses, found, run.availability)
@@ -168,7 +168,9 @@ def _stalls(good: Sequence[RequestRecord]) -> tuple[Stalls, ...]:
     gaps = sorted(gap for many in told for gap in many)
     if not gaps:
         return ()
-    limits = sorted({2 * interval(gaps, 50).value, *(interval(gaps, q).value for q in (95, 99)), 0.25})
+    limits = sorted(
+        {2 * interval(gaps, 50).value, *(interval(gaps, q).value for q in (95, 99)), 0.25}
+    )
     made = []
     for limit in limits:
         share = sum(gap > limit for gap in gaps) / len(gaps)
@@ -203,7 +205,7 @@ def summary_dict(summary: Summary) -> dict[str, Any]:
     """Plain data for JSON, which has no nan."""
     data = {
         name: getattr(summary, name)
-        for name in Summary.__slots__  # type: ignore[attr-defined]
+        for name in Summary.__slots__
         if name not in ("metrics", "stalls", "verdict")
     }
     data = {name: None if value != value else value for name, value in data.items()}

@@ -13,9 +13,15 @@ from penstock.report.stats import percentile
 BINS = 120
 
 
-def page(run: Run, summary: Summary, title: str, more: Sequence[tuple[str, str]] = ()) -> str:
-    """more: further rows of figures."""
-    parts = [svg.rows("Figures", [*figures(run, summary), *more])]
+def page(
+    run: Run,
+    summary: Summary,
+    title: str,
+    more: Sequence[tuple[str, str]] = (),
+    plots: Sequence[str] = (),
+) -> str:
+    """more: further rows of figures; plots: further ones, shown first."""
+    parts = [svg.rows("Figures", [*figures(run, summary), *more]), *plots]
     if lines := verdict_lines(summary):
         parts.append(svg.rows("Promises", [(line[:4], line[6:]) for line in lines]))
     for name in METRICS:
@@ -23,7 +29,7 @@ def page(run: Run, summary: Summary, title: str, more: Sequence[tuple[str, str]]
         if metric.count:
             shown = [(label, cell(one)) for label, one in metric.at.items()]
             parts.append(svg.rows(f"{NAMES[name]}, ms", shown))
-    parts += plots(run)
+    parts += drawn(run)
     if summary.stalls:
         shown = [
             (f"pauses > {1e3 * s.limit_s:.0f} ms", f"{s.gap_share:.2%} of gaps, "
@@ -36,7 +42,7 @@ def page(run: Run, summary: Summary, title: str, more: Sequence[tuple[str, str]]
     return svg.page(title, [*parts, svg.rows("How it was made", about)])
 
 
-def plots(run: Run) -> list[str]:
+def drawn(run: Run) -> list[str]:
     """Load and latency over time, and the distributions of latency."""
     good = [r for r in run.records if r.answered]
     ttft = [(r.due_s, 1e3 * r.ttft_s) for r in good if r.ttft_s is not None]

@@ -21,7 +21,7 @@ def render(run: Run, summary: Summary, more: Sequence[tuple[str, str]] = ()) -> 
     facts = table(f"Run ({run.kind})", ("", ""), [*figures(run, summary), *more])
     facts.columns[1].justify = "left"
     parts: list[RenderableType] = [facts, latency(summary)]
-    parts += [line for line in verdict_lines(summary)]
+    parts += verdict_lines(summary)
     if summary.stalls:
         rows = [
             (f"> {1e3 * s.limit_s:.1f}", *(f"{share:.2%}" for share in

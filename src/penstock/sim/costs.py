@@ -59,7 +59,9 @@ def decode_run(costs: Costs, rows: int, context: int, count: int) -> list[float]
 
 def fitted(steps: Sequence[tuple[Work, float]]) -> FittedCosts:
     """Costs by measured steps. Raises ConfigError when there are too few of them."""
-    good = [(work, seconds) for work, seconds in steps if seconds > 0 and (work.rows or work.prefill)]
+    good = [
+        (work, seconds) for work, seconds in steps if seconds > 0 and (work.rows or work.prefill)
+    ]
     if len(good) < len(TERMS):
         raise ConfigError(
             f"{len(good)} measured steps are too few to fit what a step costs.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -45,8 +47,10 @@ class FleetSpec:
     """requests that may queue at each replica; None: without end"""
     overload: Overload = field(default_factory=lambda: Overload("queue"))
     faults: tuple[Fault, ...] = ()
-    candidates: int = 12
+    candidates: int = 8
     """replicas that the router rates for a request"""
+    last_due_s: float = math.inf
+    """turns of a session that would be due later do not come"""
     tick_s: float = 1.0
     """between two decisions of the autoscaler"""
     concurrency: float = 8.0
@@ -125,7 +129,6 @@ class Fleet:
         self._turn = 0
         self._direction = 0
         self._last_tick_s = 0.0
-        self._more = True
 
     def run(self, until_s: float | None = None) -> list[RequestRecord]:
         """Until every request has ended, or to that time. Requests that are open then are no
@@ -136,7 +139,13 @@ class Fleet:
             self.kernel.at(fault.at_s, self._break, (number, fault))
         self._feed()
         self.kernel.at(0.0, self._tick)
-        self.kernel.run(until_s)
+        collects = gc.isenabled()
+        gc.disable()  # nothing is in cycles, and looking for them takes longer with each record
+        try:
+            self.kernel.run(until_s)
+        finally:
+            if collects:
+                gc.enable()
         for member in list(self._members.values()):
             self._close_books(member)
         return self.records
@@ -146,7 +155,6 @@ class Fleet:
     def _feed(self, _: object = None) -> None:
         request = next(self._requests, None)
         if request is None:
-            self._more = False
             return
         self.kernel.at(max(request.at_s, self.kernel.now()), self._come, request, ARRIVAL)
 
@@ -163,6 +171,8 @@ class Fleet:
 
     def _due(self, request: TimedRequest) -> None:
         now, spec = self.kernel.now(), self.spec
+        if now > spec.last_due_s:
+            return
         record = RequestRecord(
             str(request.id), now, request.input_tokens, wanted_tokens=request.output_tokens,
             session=request.session, turn=request.turn, slo_class=request.slo_class, sent_s=now,
@@ -382,7 +392,7 @@ class Fleet:
         usage.counts.append((now, len(self._members), open_requests))
         if self._scaler is not None:
             self._scale(self._scaler.decide(now, open_requests))
-        if self._more or open_requests or self._followers:
+        if self.kernel.pending:
             self.kernel.at(now + self.spec.tick_s, self._tick)
 
     def _scale(self, wanted: int) -> None:

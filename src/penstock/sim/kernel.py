@@ -26,6 +26,11 @@ class Kernel:
     def now(self) -> float:
         return self._now
 
+    @property
+    def pending(self) -> bool:
+        """Whether anything is to happen yet."""
+        return bool(self._queue)
+
     def at(self, when_s: float, action: Action, given: Any = None, rank: int = REST) -> None:
         """Call action(given) at that time. What is no longer to happen, the action itself must
         know."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
-from penstock.core.events import CacheChanged, Finished, Scheduled, TokensOut
+from penstock.core.events import CacheChanged, Finished, Queued, Scheduled, TokensOut
 from penstock.core.fast_forward import (
     decoding,
     fast_forward,
@@ -35,7 +35,7 @@ TOKEN = 0
 """What a simulated request writes: lengths matter, ids do not."""
 FEWEST = 3
 """Steady steps that are worth going forward at once."""
-MOST = 512
+MOST = 128
 """Steps that are gone forward at once: whatever comes in cuts them short, and costs the rest."""
 
 Ended = Callable[["Replica", RequestRecord], None]
@@ -142,8 +142,7 @@ class Replica:
         for submission in inbox:
             self._add(submission)
         if not self.scheduler.has_work:
-            self._take_events()
-            self._idle = True
+            self._rest()
             return
         if self._forward and self._go_forward():
             return
@@ -154,12 +153,16 @@ class Replica:
             self.busy_s += seconds
             self._device.append((plan, self._free_s))
         if not self._device:
-            self._take_events()
-            if self.scheduler.has_work:
-                raise PenstockError("The scheduler has work and plans nothing.")
-            self._idle = True
+            self._rest()
             return
         self._kernel.at(max(now, self._device[0][1]), self._collect, self._next_turn())
+
+    def _rest(self) -> None:
+        """Nothing to run: the deadlines of all requests may have passed."""
+        self._take_events()
+        if self.scheduler.has_work:
+            raise PenstockError("The scheduler has work and plans nothing.")
+        self._idle = True
 
     def _collect(self, turn: int) -> None:
         if turn != self._turn:
@@ -257,6 +260,8 @@ class Replica:
                 if record.scheduled_s is None:
                     record.scheduled_s = event.at
                     record.cached_tokens = event.cached_tokens
+            elif isinstance(event, Queued):
+                self.live[event.id].predicted_ttft_s = event.predicted_ttft_s
             elif isinstance(event, Finished):
                 record = self.live[event.id]
                 if record.first_s is None:

@@ -28,6 +28,7 @@ STATUS: dict[str, int] = {
     "model_not_found": 404,
     "body_too_large": 413,
     "queue_full": 429,
+    "slo_miss": 429,
     "unavailable": 503,
     "draining": 503,
     "engine_stuck": 503,
