@@ -40,7 +40,7 @@ def state(scheduler: Scheduler) -> dict[str, Any]:
         "requests": {name: plain(r) for name, r in scheduler._requests.items()},
         "prefilling": [r.id for r in scheduler._prefilling],
         "decoding": [r.id for r in scheduler._decoding],
-        "waiting": sorted(r.id for _, r in scheduler._waiting if r.status.name == "WAITING"),
+        "waiting": sorted(r.id for r in scheduler._waiting),
         "plans": [(plan, [r.id for r in rows]) for plan, rows in scheduler._in_flight],
         "slots": scheduler._free_slots,
         "counters": scheduler.counters,

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import pytest
-
-from penstock.core.slo import Promise, Promises
-from penstock.errors import ConfigError
+from penstock.config.engine import EngineConfig
+from penstock.core.slo import CLASSES, Promise, Promises
 
 
 def test_a_request_without_a_class_has_the_default_one() -> None:
@@ -15,6 +13,8 @@ def test_a_request_without_a_class_has_the_default_one() -> None:
     assert Promises(default="batch").is_batch("")
 
 
-def test_a_promise_of_no_time_is_refused() -> None:
-    with pytest.raises(ConfigError, match="batch"):
-        Promises(batch=Promise(0.0, 1.0))
+def test_the_config_says_what_is_promised() -> None:
+    assert Promises.of_config(EngineConfig()) == Promises()
+    given = Promises.of_config(EngineConfig(slo_agent_itl_s=0.7, default_slo_class="batch"))
+    assert given.of("agent").itl_s == 0.7
+    assert given.default in CLASSES

@@ -45,9 +45,6 @@ class _Chunk(msgspec.Struct):
     error: Any = None
 
 
-PREDICTED = "x-predicted-ttft-s"
-"""Header of a response: seconds to the first token, as predicted at admission."""
-
 _decode = msgspec.json.Decoder(_Chunk).decode
 encode = msgspec.json.encode
 
@@ -67,8 +64,6 @@ class Exchange:
     """when the last chunk arrived, or when it failed"""
     token_ids: list[int] = field(default_factory=list)
     """of the output, where the server tells them"""
-    predicted_ttft_s: float | None = None
-    """what the server promised at admission, where it does"""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     usage_tokens: int | None = None
@@ -166,8 +161,6 @@ def _has_text(choice: _Choice) -> bool:
 
 def _conclude(seen: Exchange, response: Response, ended: bool) -> None:
     seen.sent_s, seen.status = response.sent_s, response.status
-    if promised := response.headers.get(PREDICTED):
-        seen.predicted_ttft_s = float(promised)
     if not response.ok:
         seen.error, seen.detail = _refusal(response)
     elif seen.error:

@@ -152,6 +152,5 @@ def record_of(
         end_s=(now if seen.error else seen.ended_s) - began,
         longest_stall_s=max(gaps, default=None),
         error=seen.error,
-        predicted_ttft_s=seen.predicted_ttft_s,
         gaps_s=gaps,
     )

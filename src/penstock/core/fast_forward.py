@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from penstock.core.plan import UNKNOWN, StepPlan
-from penstock.core.request import Request, Status
+from penstock.core.request import Request
 from penstock.core.scheduler import Scheduler
 
 
@@ -25,9 +25,9 @@ def steady_steps(scheduler: Scheduler) -> int:
     if len(decoding) > limits.max_num_batched_tokens or not scheduler.decodes_all:
         return 0
     under_way = scheduler.num_in_flight
-    if under_way >= limits.depth or not _all_alike(scheduler):
+    if not scheduler.may_schedule or scheduler._num_background or not _all_alike(scheduler):
         return 0
-    if scheduler._num_waiting and not _nobody_enters(scheduler):
+    if scheduler.num_waiting and not _nobody_enters(scheduler):
         return 0
     steps = min(r.limit - len(r.tokens) for r in decoding) - max(1, under_way)
     return _within_blocks(scheduler, steps) if steps > under_way else 0
@@ -62,9 +62,13 @@ def _nobody_enters(scheduler: Scheduler) -> bool:
     full = len(scheduler._decoding) >= scheduler.limits.max_num_batched_tokens
     if full or not scheduler._free_slots:
         return True
-    head = min((order, r) for order, r in scheduler._waiting if r.status is Status.WAITING)[1]
-    tables = scheduler._tables
-    if head.in_flight or scheduler._shared.leading or any(g.window for g in tables.groups):
+    head, tables = scheduler._waiting.first(), scheduler._tables
+    if (
+        head is None
+        or head.in_flight
+        or scheduler._shared.leading
+        or any(g.window for g in tables.groups)
+    ):
         return False
     hits = tables.match(head)
     # Its room can only shrink, unless one that runs writes the very block that it lacks.

@@ -14,6 +14,13 @@ MAX_LOGPROBS = 64
 """Most alternatives a request may ask for at each position."""
 
 
+BACKGROUND = 2**32
+"""Added to the priority of background work. It then takes what the others leave, under any
+policy."""
+FOREGROUND = 2**31
+"""The priorities that clients may send are below."""
+
+
 class FinishReason(StrEnum):
     STOP = "stop"
     """a stop id (EOS included) or, decided above the engine, a stop string"""
@@ -137,6 +144,10 @@ class Submission:
     block_hashes: list[bytes] = field(default_factory=list)
     """names of the full blocks of prompt and output, where they are known without the ids (traces,
     simulation); empty: they are made from the ids"""
+
+    @property
+    def background(self) -> bool:
+        return self.priority >= FOREGROUND
 
 
 class Request:

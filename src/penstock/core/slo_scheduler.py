@@ -14,20 +14,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from penstock.config.engine import EngineConfig
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.events import Queued
 from penstock.core.limits import Limits
 from penstock.core.plan import KVGroup, StepPlan, StepResult
-from penstock.core.policy import make_policy
-from penstock.core.request import Request, Status, Submission
+from penstock.core.policy import background_last, make_policy
+from penstock.core.request import Request, Submission
 from penstock.core.scheduler import Scheduler
 from penstock.core.slo import CLASSES, Promises
 from penstock.core.step_time import StepTimes, Work, work_of
 from penstock.errors import InvalidFieldError, SloMissError
 
 LEAST_CHUNK = 16
-"""Prompt tokens that a step reads at least: a promise that cannot be kept must not stop reading."""
+"""Prompt tokens that a step reads at least of those that may not wait: a promise that cannot be
+kept must not stop reading."""
 HORIZON = 128
 """Steps ahead for which it is said that nobody will be left out."""
 SAFETY = 0.9
@@ -44,7 +46,7 @@ class SloScheduler(Scheduler):
         cache_key: str = "",
         promises: Promises | None = None,
     ) -> None:
-        super().__init__(limits, pool, groups, self._key, clock, cache_key)
+        super().__init__(limits, pool, groups, background_last(self._key), clock, cache_key)
         self.promises = promises or Promises()
         self.step_times = StepTimes()
         self._planned: dict[int, float] = {}
@@ -66,7 +68,8 @@ class SloScheduler(Scheduler):
         alone = self.step_times.seconds(self._decode_work(self._decoding))
         if alone is None:
             return 0.0
-        chunk = max(1, self._chunk(self._decoding, self.limits.max_num_batched_tokens - rows))
+        most = self.limits.max_num_batched_tokens - rows
+        chunk = max(1, min(LEAST_CHUNK, most), self._chunk(self._decoding, most))
         size = min(chunk, tokens)
         work = self._decode_work(self._decoding)._replace(
             prefill=size, attended=size * (tokens + size) // 2
@@ -100,14 +103,14 @@ class SloScheduler(Scheduler):
     def predict_ttft_s(self, submission: Submission) -> float:
         """Seconds from its arrival to its first token, by all that is queued before it."""
         now = self._clock.now()
-        order = self._key(submission, self._serial)
+        order = self._policy(submission, self._serial)
         mine = self._batch(submission)
         ahead = sum(
             len(r.tokens) - r.computed
             for r in self._prefilling
             if mine or not self._batch(r.submission)
         )
-        waiting = [r for o, r in self._waiting if r.status is Status.WAITING and o < order]
+        waiting = [r for r in self._waiting if r.order < order]
         ahead += sum(len(r.tokens) - self._tables.match(r) * self.pool.block_size for r in waiting)
         own = len(submission.prompt)
         under_way = self._in_flight[0][0] if self._in_flight else StepPlan(0)
@@ -116,7 +119,11 @@ class SloScheduler(Scheduler):
         late = max(0, slots + len(waiting) + 1 - self.limits.max_num_seqs)
         arrived = submission.arrival_s or now
         return (
-            now - arrived + (current or 0.0) + self._reading_s(ahead + own) + self._until_slots(late)
+            now
+            - arrived
+            + (current or 0.0)
+            + self._reading_s(ahead + own)
+            + self._until_slots(late)
         )
 
     def _until_slots(self, count: int) -> float:
@@ -128,7 +135,7 @@ class SloScheduler(Scheduler):
         return step * left[min(count, len(left)) - 1] if left else 0.0
 
     def _batch(self, submission: Submission) -> bool:
-        return self.promises.is_batch(submission.slo_class)
+        return submission.background or self.promises.is_batch(submission.slo_class)
 
     def _running(self) -> Iterator[Request]:
         yield from self._decoding
@@ -136,7 +143,7 @@ class SloScheduler(Scheduler):
 
     def _yields(self, request: Request) -> bool:
         """Whether it is batch work whose own deadline has not passed."""
-        return self._batch(request.submission) and request.order[0] > self._clock.now()
+        return self._batch(request.submission) and request.order[1] > self._clock.now()
 
     # A step
 
@@ -148,17 +155,21 @@ class SloScheduler(Scheduler):
         members: list[Request] = []
         preempted = self.counters.preemptions
         self._schedule_decodes(plan, members)
-        budget = self._chunk(members, self.limits.max_num_batched_tokens - len(members))
+        most = self.limits.max_num_batched_tokens - len(members)
+        kind = self._chunk(members, most)
+        budget = max(kind, min(LEAST_CHUNK, most))
+        decodes = len(members)
         reading = list(self._prefilling)
         patient = [r for r in reading if self._yields(r)]
         for request in reading:
-            if budget and request.slot >= 0 and request not in patient:
+            if budget > 0 and request.slot >= 0 and request not in patient:
                 budget -= self._schedule_chunk(request, budget, plan, members)
         if self.counters.preemptions == preempted and self._goes_first(patient):
-            before = len(members)
-            self._admit(budget, plan, members, now)
-            budget -= sum(plan.counts[before:])
-            patient = [] if budget <= 0 else patient
+            head = self._waiting.first()
+            # Only who may not wait may make a step longer than was promised.
+            fair = kind if head is not None and self._yields(head) else budget
+            self._admit(max(0, min(fair, budget)), plan, members, now)
+        budget = kind - sum(plan.counts[decodes:])
         for request in patient:
             if budget > 0 and request.slot >= 0:
                 budget -= self._schedule_chunk(request, budget, plan, members)
@@ -170,23 +181,18 @@ class SloScheduler(Scheduler):
 
     def _goes_first(self, patient: list[Request]) -> bool:
         """Whether the first that waits enters before batch work reads on."""
-        head = self._head()
+        head = self._waiting.first()
         return head is not None and (not patient or not self._yields(head))
-
-    def _head(self) -> Request | None:
-        waiting = (item for item in self._waiting if item[1].status is Status.WAITING)
-        return min(waiting, key=lambda item: item[0])[1] if self._num_waiting else None
 
     def _step_aside(self) -> None:
         """Batch work gives its slot and blocks, the last in order first, to the first that waits
-        and may not wait."""
-        head = self._head()
+        and may not wait; background work as in `Scheduler`."""
+        super()._step_aside()
+        head = self._waiting.first()
         if head is None or self._batch(head.submission) or head.in_flight:
             return
         patient = sorted((r for r in self._running() if self._yields(r)), key=lambda r: r.order)
-        while patient and not (
-            self._free_slots and self._room_for(head, self._tables.match(head))
-        ):
+        while patient and not (self._free_slots and self._room_for(head, self._tables.match(head))):
             self._preempt(patient.pop(), head)
 
     def _next_decodes(self) -> list[Request]:
@@ -212,7 +218,8 @@ class SloScheduler(Scheduler):
         return Work(len(rows), sum(r.computed for r in rows) + len(rows))
 
     def _chunk(self, rows: list[Request], most: int) -> int:
-        """Prompt tokens beside these rows that keep their tightest promise between tokens."""
+        """Prompt tokens beside these rows that keep their tightest promise between tokens; they
+        may be none."""
         model = self.step_times.fitted
         if not rows or model is None:
             mixed = self.limits.max_mixed_prefill_tokens
@@ -222,7 +229,7 @@ class SloScheduler(Scheduler):
         longest = max((len(r.tokens) for r in self._prefilling), default=0)
         one = self._decode_work(rows)._replace(prefill=2, attended=longest)
         each = max(1e-9, model.seconds(one) - base)
-        return max(min(LEAST_CHUNK, most), min(most, int((limit - base) / each)))
+        return max(0, min(most, int(min((limit - base) / each, most))))
 
     @property
     def decodes_all(self) -> bool:
@@ -230,7 +237,7 @@ class SloScheduler(Scheduler):
         patient = sum(1 for r in rows if self._yields(r))
         if not patient:
             return True
-        head = self._head()
+        head = self._waiting.first()
         if head is not None and not self._batch(head.submission):
             return False
         if patient == len(rows):
@@ -251,16 +258,16 @@ class SloScheduler(Scheduler):
 
 
 def make_scheduler(
-    name: str,
-    ageing_s: float,
-    promises: Promises,
+    engine: EngineConfig,
     limits: Limits,
     pool: BlockPool,
     groups: tuple[KVGroup, ...],
     clock: Clock,
     cache_key: str = "",
 ) -> Scheduler:
-    """The scheduler of a policy, by its name. Raises ConfigError for an unknown one."""
-    if name == "slo":
+    """The scheduler of the configured policy. Raises ConfigError for an unknown one."""
+    if engine.scheduling_policy == "slo":
+        promises = Promises.of_config(engine)
         return SloScheduler(limits, pool, groups, clock, cache_key, promises)
-    return Scheduler(limits, pool, groups, make_policy(name, ageing_s), clock, cache_key)
+    policy = make_policy(engine.scheduling_policy, engine.priority_ageing_s)
+    return Scheduler(limits, pool, groups, policy, clock, cache_key)

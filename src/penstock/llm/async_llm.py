@@ -105,6 +105,7 @@ class AsyncLLM:
         deadline_s: float | None = None,
         cache_salt: str = "",
         session: str = "",
+        slo_class: str = "",
         default_max_tokens: int | None = None,
         add_special_tokens: bool = True,
     ) -> Generation:
@@ -113,6 +114,7 @@ class AsyncLLM:
         request_id: unique among the running ones; made up when None.
         arrival_s, deadline_s: absolute, in seconds on `self.clock`; arrival is now when None.
         session: requests of one session like to meet the same engine's cache; a hint.
+        slo_class: interactive, agent or batch (policy `slo`); empty: the engine's default.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
@@ -134,6 +136,7 @@ class AsyncLLM:
             deadline_s=deadline_s,
             cache_salt=cache_salt,
             session=session,
+            slo_class=slo_class,
         )
 
     async def chat(

@@ -58,6 +58,7 @@ class Generation:
         deadline_s: float | None = None,
         cache_salt: str = "",
         session: str = "",
+        slo_class: str = "",
         times: TextTimes | None = None,
     ) -> None:
         self.request_id = request_id
@@ -90,6 +91,7 @@ class Generation:
                     deadline_s=deadline_s,
                     cache_salt=cache_salt,
                     session=session,
+                    slo_class=slo_class,
                 )
                 for choice_id, sampling in zip(self._ids, samplings, strict=True)
             ]
@@ -175,6 +177,7 @@ class Generation:
             raise from_dict(delta.error) if delta.error else EngineError("The request failed.")
         if index == 0:
             self._cached_tokens = max(self._cached_tokens, delta.cached_tokens)
+            self.metrics.predicted_ttft_s = delta.predicted_ttft_s
             self._take_prompt(delta)
         began = self._clock.now()
         text = choice.push(delta.tokens, delta.logprobs, delta.finish, delta.stop_id)

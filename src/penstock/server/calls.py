@@ -8,11 +8,13 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+from penstock.core.request import BACKGROUND
 from penstock.errors import InvalidFieldError
 from penstock.llm import AsyncLLM, Generation, SamplingParams
 from penstock.server import kinds
 from penstock.server.fields import Parsed
 from penstock.server.replies import Chat, Completions, Format
+from penstock.web.caller import NOBODY, Caller
 
 DEFAULT_MAX_TOKENS = 16
 """of completions, by OpenAI's definition, as far as the context allows"""
@@ -48,6 +50,8 @@ class Call:
     """the prompt's text stands before each answer"""
     echo_only: bool
     """score the prompt, show no output"""
+    background: bool = False
+    """a row of a batch"""
 
     def patience_s(self) -> float | None:
         """How long to wait for the engine, which should itself end the request at its deadline."""
@@ -70,6 +74,9 @@ class Asked:
     """header X-Request-Timeout, or the server's default"""
     arrival_s: float
     """on the model's clock"""
+    caller: Caller = NOBODY
+    slo_class: str = ""
+    """header X-Slo-Class"""
 
 
 def new_id() -> str:
@@ -122,6 +129,11 @@ def header_seconds(text: str | None) -> float | None:
         return float(kinds.SECONDS.read(float(text), "X-Request-Timeout"))
     except ValueError:
         raise kinds.wrong("X-Request-Timeout", kinds.SECONDS.words, text) from None
+
+
+def header_class(text: str | None) -> str:
+    """The class in a header; empty: none. Raises InvalidFieldError."""
+    return "" if text is None else str(kinds.SLO_CLASS.read(text.strip(), "X-Slo-Class"))
 
 
 async def _complete(
@@ -189,7 +201,8 @@ def _call(
     options = {
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
-        "priority": body["priority"],
+        "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
+        "slo_class": body["slo_class"] or asked.slo_class,
         "cache_salt": body["cache_salt"] or "",
         "session": _session(body),
     }
@@ -213,4 +226,5 @@ def _call(
         every_token=continuous or body["return_token_ids"] or params.logprobs is not None,
         echo=echo,
         echo_only=echo and body["max_tokens"] == 0,
+        background=asked.caller.background,
     )

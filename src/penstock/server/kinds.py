@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.core.slo import CLASSES
 from penstock.errors import InvalidFieldError
 
 Reader = Callable[[Any, str], Any]
@@ -71,7 +72,17 @@ SALT = _plain(
     {"type": "string", "minLength": 1},
     lambda v: isinstance(v, str) and v != "",
 )
+SLO_CLASS = _plain(
+    "interactive, agent or batch",
+    {"type": "string", "enum": list(CLASSES)},
+    lambda v: isinstance(v, str) and v in CLASSES,
+)
 OBJECT = _plain("an object", {"type": "object"}, lambda v: isinstance(v, dict))
+METADATA = _plain(
+    "an object of texts",
+    {"type": "object", "additionalProperties": {"type": "string"}},
+    lambda v: isinstance(v, dict) and all(isinstance(text, str) for text in v.values()),
+)
 ANY = _passed("any value", {})
 TOKENS = list_of(integer(0, 2**31 - 1, "a token id"), "a list of token ids")
 TEXTS = list_of(TEXT, "a list of strings")

@@ -59,8 +59,7 @@ def engine_spec(
             cause = f"{error}."
             raise ConfigError(cause, cure="Choose another precision.", param="precision") from None
     return EngineSpec(
-        limits, blocks, costs, size, engine.enable_prefix_caching, engine.scheduling_policy,
-        engine.priority_ageing_s, groups_of(shape),
+        limits, blocks, costs, size, engine.enable_prefix_caching, engine, groups_of(shape),
     )  # fmt: skip
 
 
