@@ -52,7 +52,7 @@ def throughput(records: list[RequestRecord]) -> float:
 def main() -> None:
     given = arguments(__doc__ or "", seconds=120.0)
     if given.tiny:
-        given.seconds, given.pairs = 6.0, 1
+        given.seconds, given.pairs = 2.0, 1
     folder = checkpoint("tiny" if given.tiny else "l135")
     common: dict[str, Any] = {"max_num_seqs": 16, "kv_cache_memory_bytes": 2**29}
     fcfs = TimedEngine(folder, 2048, **common)
@@ -68,7 +68,7 @@ def main() -> None:
         folder, 2048, scheduling_policy="slo", slo_interactive_ttft_s=ttft_s,
         slo_interactive_itl_s=itl_s, **common,
     )  # fmt: skip
-    slo.run(mix(0, 5.0, rate, 16))  # it learns what steps cost
+    slo.run(mix(0, min(5.0, given.seconds), rate, 16))  # it learns what steps cost
     runs = interleaved(
         given.pairs,
         lambda i: fcfs.run(mix(i + 1, given.seconds, rate, job)),

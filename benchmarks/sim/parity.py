@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="try the script on a tiny model")
     given = parser.parse_args()
     if given.tiny:
-        given.runs, given.seconds = 2, 3.0
+        given.runs, given.seconds = 1, 0.3
     model = checkpoint("tiny" if given.tiny else "l135")
     engine = TimedEngine(model, 2048, max_num_seqs=SEQS, kv_cache_memory_bytes=2**29)
     costs = calibration(engine)

@@ -33,8 +33,8 @@ from tests.sizing.models import LLAMA_8B, shape
 
 MODEL: ModelShape = shape(LLAMA_8B)
 PROMISES = {
-    "chatbot": (Clause("ttft_s", 95, 1.0), Clause("tpot_s", 95, 0.08)),
-    "background_agent": (Clause("ttlt_s", 95, 25.0),),
+    "chatbot": (Clause("ttft_s", 95, 3.0), Clause("tpot_s", 95, 0.12)),
+    "background_agent": (Clause("ttlt_s", 95, 40.0),),
 }
 
 
@@ -55,28 +55,26 @@ def workload(kind: str, rate: float) -> Workload:
 
 
 def planned(kind: str, device: str, rate: float) -> Plan:
-    scope = Scope([table()[device]], [precision("bf16")])
+    scope = Scope([table()[device]], [precision("int8")])
     plans = size(workload(kind, rate), MODEL, Rates((rate,) * 60, 60.0), scope).plans
     return plans[0]
 
 
-@pytest.mark.parametrize(("kind", "device"), [("chatbot", "H100"), ("background_agent", "L40S")])
+@pytest.mark.parametrize(("kind", "device"), [("chatbot", "L4"), ("background_agent", "L4")])
 def test_n_replicas_hold_and_one_less_does_not(kind: str, device: str) -> None:
     capacity = planned(kind, device, 1.0).capacity
     rate = 0.78 * capacity * 2  # so that two are bought at a headroom of 0.8
     plan = planned(kind, device, rate)
     assert plan.replicas == 2
     load = workload(kind, rate)
-    config = EngineConfig(
-        max_num_seqs=plan.max_seqs, max_num_batched_tokens=plan.setup.max_tokens
-    )
+    config = EngineConfig(max_num_seqs=plan.max_seqs, max_num_batched_tokens=plan.setup.max_tokens)
     engine = engine_spec(config, MODEL, plan.setup.device, plan.setup.precision)
     kept = {}
     for replicas in (2, 1):
-        requests = takewhile(lambda r: r.at_s < 150.0, Generator(load).requests())
+        requests = takewhile(lambda r: r.at_s < 160.0, Generator(load).requests())
         fleet = Fleet(FleetSpec(engine, replicas), requests)
         fleet.run()
-        verdict = summarise(as_run(fleet, load, 30.0, 150.0, {}, {})).verdict
+        verdict = summarise(as_run(fleet, load, 60.0, 160.0, {}, {})).verdict
         assert verdict is not None
         kept[replicas] = verdict.passed
     assert kept == {2: True, 1: False}

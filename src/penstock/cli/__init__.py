@@ -63,6 +63,11 @@ COMMANDS = (
         "Fit a workload file to recorded traffic",
     ),
     Command(
+        ("workload", "from-log"),
+        "penstock.cli.workload:from_log",
+        "Fit a workload file to what a server logged",
+    ),
+    Command(
         ("workload", "export"),
         "penstock.cli.workload:export",
         "Write the load for guidellm, aiperf or inference-perf",

@@ -6,11 +6,17 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from penstock.cli.inputs import Load, load_workload, read_model, read_text, write_text
+from penstock.cli.inputs import (
+    Load,
+    load_workload,
+    read_log,
+    read_model,
+    read_text,
+    write_text,
+)
 from penstock.config.option import option
 from penstock.core.autoscaler import Scaling
 from penstock.errors import ConfigError
@@ -210,17 +216,4 @@ def _costs(options: SimulateOptions) -> FittedCosts | None:
     path = Path(options.calibrate)
     if not path.is_dir():
         return read_costs(read_text(options.calibrate, "--calibrate"), options.calibrate)
-    return from_log(_log_lines(path))
-
-
-def _log_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every record of a folder of logs; a torn last line is passed over."""
-    for path in sorted(folder.rglob("*.jsonl*")):
-        lines = read_text(str(path), "--calibrate").splitlines()
-        for number, line in enumerate(lines, 1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                if number < len(lines):
-                    cause = f"{path}:{number}: not JSON: {error.msg}."
-                    raise ConfigError(cause, cure="Remove that line.", param="calibrate") from None
+    return from_log(record for _, _, record in read_log(options.calibrate, "calibrate"))
