@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from penstock.core.plan import UNKNOWN, StepPlan
 from penstock.core.request import Request
 from penstock.core.scheduler import Scheduler
+from penstock.core.slo_scheduler import SloScheduler
 
 
 def steady_steps(scheduler: Scheduler) -> int:
@@ -22,7 +23,9 @@ def steady_steps(scheduler: Scheduler) -> int:
     decoding, limits = scheduler._decoding, scheduler.limits
     if not decoding or scheduler._prefilling or scheduler.num_held or limits.stages > 1:
         return 0
-    if len(decoding) > limits.max_num_batched_tokens or not scheduler.decodes_all:
+    if len(decoding) > limits.max_num_batched_tokens:
+        return 0
+    if isinstance(scheduler, SloScheduler) and not scheduler.decodes_all:
         return 0
     under_way = scheduler.num_in_flight
     if not scheduler.may_schedule or scheduler._num_background or not _all_alike(scheduler):

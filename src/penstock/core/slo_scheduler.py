@@ -31,7 +31,7 @@ LEAST_CHUNK = 16
 """Prompt tokens that a step reads at least of those that may not wait: a promise that cannot be
 kept must not stop reading."""
 HORIZON = 128
-"""Steps ahead for which it is said that nobody will be left out."""
+"""Steps ahead for which it is said whether somebody will be left out."""
 SAFETY = 0.9
 """Part of a promise that is planned with."""
 
@@ -233,6 +233,7 @@ class SloScheduler(Scheduler):
 
     @property
     def decodes_all(self) -> bool:
+        """Whether the next `HORIZON` steps go on with every request that decodes."""
         rows = self._decoding
         patient = sum(1 for r in rows if self._yields(r))
         if not patient:

@@ -13,6 +13,7 @@ from typing import Any
 
 from penstock import errors
 from penstock.core.events import (
+    Embedded,
     Event,
     Finished,
     PromptLogprobs,
@@ -83,6 +84,8 @@ class Mailbox:
             self._ended = True
         elif isinstance(event, PromptLogprobs):
             self._note_prompt(event)
+        elif isinstance(event, Embedded):
+            self._merge().embedding = event.vector
         elif isinstance(event, Scheduled) and not event.resumed:
             self._cached_tokens = event.cached_tokens
         elif isinstance(event, Queued):
