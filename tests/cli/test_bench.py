@@ -60,7 +60,7 @@ async def test_a_file_that_cannot_be_written_is_told_before_the_run(
 async def test_a_workload_is_run_judged_and_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load, run, page = (str(tmp_path / name) for name in ("w.toml", "run.json", "run.html"))
+    load, run, page = (tmp_path / name for name in ("w.toml", "run.json", "run.html"))
     base = PRESETS["chatbot"]()
     small = replace(
         base,
@@ -71,17 +71,17 @@ async def test_a_workload_is_run_judged_and_compared(
         prefix=Prefix(0.0, 0.0, fixed(1)),
         slo=(Clause("ttft_s", 50, 1e-6),),
     )
-    Path(load).write_text(file.to_toml(small))
+    load.write_text(file.to_toml(small))
     async with FakeServer(good) as server:
-        argv = ["bench", "run", load, "--url", server.url, "--duration-s", "0.5"]
+        argv = ["bench", "run", str(load), "--url", server.url, "--duration-s", "0.5"]
         times = ("--warm-up-s", "0", "--cool-down-s", "0", "--check")
-        files = ("--json", run, "--html", page)
+        files = ("--json", str(run), "--html", str(page))
         code = await asyncio.to_thread(main, [*argv, *times, *files])
     told = capsys.readouterr().out
     assert code == 10, "the first promise is broken"
     assert "FAIL  ttft p50" in told
     assert "penstock simulate" in told
-    assert len(json.loads(Path(run).read_text())["records"]) == 10
-    assert "<svg" in Path(page).read_text()
-    assert await asyncio.to_thread(main, ["bench", "compare", run, run, "--check"]) == 0
+    assert len(json.loads(run.read_text())["records"]) == 10
+    assert "<svg" in page.read_text()
+    assert await asyncio.to_thread(main, ["bench", "compare", str(run), str(run), "--check"]) == 0
     assert "same" in capsys.readouterr().out

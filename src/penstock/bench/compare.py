@@ -48,17 +48,18 @@ def compare(before: Run, after: Run) -> list[Change]:
         p_value = mann_whitney(one, two)
         changes.append(Change(f"{label} p50, s", median(one), median(two), p_value, True))
         tails = percentile(one, 99), percentile(two, 99)
-        changes.append(Change(f"{label} p99, s", *tails, _tail(one, two), True))
+        changes.append(Change(f"{label} p99, s", tails[0], tails[1], _tail(one, two), True))
     first, second = summarise(before), summarise(after)
-    for label, chosen in (
-        ("goodput share", lambda s: (s.verdict.good if s.verdict else 0, s.requests)),
-        ("answered share", lambda s: (s.answered, s.requests)),
+    n, m = first.requests, second.requests
+    goods = [summary.verdict.good if summary.verdict else 0 for summary in (first, second)]
+    for label, a, b in (
+        ("goodput share", goods[0], goods[1]),
+        ("answered share", first.answered, second.answered),
     ):
-        (a, n), (b, m) = chosen(first), chosen(second)
         changes.append(Change(label, a / n, b / m, proportions(a, n, b, m), False))
     rates = [throughput(run) for run in (before, after)]
     means = [sum(many) / len(many) for many in rates]
-    changes.append(Change("output tok/s", *means, welch(*rates), False))
+    changes.append(Change("output tok/s", means[0], means[1], welch(*rates), False))
     return changes
 
 
