@@ -86,9 +86,12 @@ class SloScheduler(Scheduler):
             cause = f"slo_class is {name!r}: no class is called so."
             cure = "Use interactive, agent or batch."
             raise InvalidFieldError(cause, cure=cure, param="slo_class")
+        if self._batch(submission):
+            super().add(submission)
+            return
         predicted = self.predict_ttft_s(submission)
         promise = self.promises.of(name)
-        if predicted > promise.ttft_s and not submission.output and not self._batch(submission):
+        if predicted > promise.ttft_s and not submission.output:
             raise SloMissError(
                 f"The first token would take about {predicted:.2f} s; {name or 'this class'} is "
                 f"promised {promise.ttft_s:g} s.",
@@ -101,30 +104,20 @@ class SloScheduler(Scheduler):
             queued.predicted_ttft_s = predicted
 
     def predict_ttft_s(self, submission: Submission) -> float:
-        """Seconds from its arrival to its first token, by all that is queued before it."""
+        """Seconds from its arrival to its first token, by all that may not wait either and is
+        queued before it."""
         now = self._clock.now()
         order = self._policy(submission, self._serial)
-        mine = self._batch(submission)
-        ahead = sum(
-            len(r.tokens) - r.computed
-            for r in self._prefilling
-            if mine or not self._batch(r.submission)
-        )
+        running = [r for r in self._running() if not self._yields(r)]
         waiting = [r for r in self._waiting if r.order < order]
+        ahead = sum(len(r.tokens) - r.computed for r in self._prefilling if not self._yields(r))
         ahead += sum(len(r.tokens) - self._tables.match(r) * self.pool.block_size for r in waiting)
-        own = len(submission.prompt)
         under_way = self._in_flight[0][0] if self._in_flight else StepPlan(0)
         current = self.step_times.seconds(work_of(under_way)) if under_way.slots else 0.0
-        slots = sum(1 for r in self._running() if mine or not self._batch(r.submission))
-        late = max(0, slots + len(waiting) + 1 - self.limits.max_num_seqs)
+        late = max(0, len(running) + len(waiting) + 1 - self.limits.max_num_seqs)
         arrived = submission.arrival_s or now
-        return (
-            now
-            - arrived
-            + (current or 0.0)
-            + self._reading_s(ahead + own)
-            + self._until_slots(late)
-        )
+        reading = self._reading_s(ahead + len(submission.prompt))
+        return now - arrived + (current or 0.0) + reading + self._until_slots(late)
 
     def _until_slots(self, count: int) -> float:
         """Time until so many of those that run have ended, if they write all that they may."""
