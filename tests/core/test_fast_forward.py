@@ -13,7 +13,7 @@ from penstock.core.clock import ManualClock
 from penstock.core.events import CacheChanged, TokensOut
 from penstock.core.fast_forward import fast_forward, next_deadline_s, steady_steps
 from penstock.core.limits import Limits
-from penstock.core.plan import KVGroup
+from penstock.core.plan import KVGroup, StepResult
 from penstock.core.policy import fcfs
 from penstock.core.request import Request
 from penstock.core.scheduler import Scheduler
@@ -43,6 +43,7 @@ def state(scheduler: Scheduler) -> dict[str, Any]:
         "waiting": sorted(r.id for r in scheduler._waiting),
         "plans": [(plan, [r.id for r in rows]) for plan, rows in scheduler._in_flight],
         "slots": scheduler._free_slots,
+        "stood": scheduler._waiting.stood,
         "counters": scheduler.counters,
         "step": scheduler._step,
         "pool": [pool._refs, pool._free, list(pool._idle), pool._index, pool._key_of],
@@ -183,6 +184,11 @@ def running(prompt: int, max_tokens: int, count: int, depth: int = 1) -> Schedul
     return scheduler
 
 
+def step(scheduler: Scheduler) -> None:
+    plan = scheduler.schedule()
+    scheduler.apply(StepResult(plan.step, [[5] for _ in plan.slots]))
+
+
 def test_it_tells_how_far_it_may_go() -> None:
     """The tests above would pass if nothing were ever steady."""
     scheduler = running(prompt=8, max_tokens=30, count=3)
@@ -208,7 +214,10 @@ def test_it_stops_before_blocks_run_out() -> None:
 def test_a_queue_without_slots_or_room_does_not_disturb() -> None:
     scheduler = running(prompt=8, max_tokens=30, count=4)
     scheduler.add(submission("no slot", [1, 2, 3], 4))
-    assert steady_steps(scheduler) == 27
+    assert steady_steps(scheduler) == 0, "nobody was told yet why it waits"
+    step(scheduler)
+    assert steady_steps(scheduler) == 26
     scheduler = running(prompt=60, max_tokens=30, count=3)
     scheduler.add(submission("no room", [9] * 80, 4))
+    step(scheduler)
     assert steady_steps(scheduler) > 0

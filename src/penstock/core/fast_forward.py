@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from penstock.core.events import WaitReason
 from penstock.core.plan import UNKNOWN, StepPlan
 from penstock.core.request import Request
 from penstock.core.scheduler import Scheduler
@@ -30,7 +31,7 @@ def steady_steps(scheduler: Scheduler) -> int:
     under_way = scheduler.num_in_flight
     if not scheduler.may_schedule or scheduler._num_background or not _all_alike(scheduler):
         return 0
-    if scheduler.num_waiting and not _nobody_enters(scheduler):
+    if scheduler._waiting.stood != _standing(scheduler):
         return 0
     steps = min(r.limit - len(r.tokens) for r in decoding) - max(1, under_way)
     return _within_blocks(scheduler, steps) if steps > under_way else 0
@@ -60,24 +61,26 @@ def _all_alike(scheduler: Scheduler) -> bool:
     )
 
 
-def _nobody_enters(scheduler: Scheduler) -> bool:
-    """Whether no waiting request can enter while those that run just go on."""
-    full = len(scheduler._decoding) >= scheduler.limits.max_num_batched_tokens
-    if full or not scheduler._free_slots:
-        return True
+def _standing(scheduler: Scheduler) -> tuple[WaitReason | None, str]:
+    """Why no waiting request can enter while those that run just go on, and the first of them;
+    what was said last is never equal to this where one can."""
     head, tables = scheduler._waiting.first(), scheduler._tables
-    if (
-        head is None
-        or head.in_flight
-        or scheduler._shared.leading
-        or any(g.window for g in tables.groups)
-    ):
-        return False
+    if head is None:
+        return None, ""
+    if not scheduler._free_slots:
+        return WaitReason.SLOTS, head.id
+    if len(scheduler._decoding) >= scheduler.limits.max_num_batched_tokens:
+        return WaitReason.TOKENS, head.id
+    if head.in_flight or head.submission.adapter is not None or scheduler._shared.leading:
+        return WaitReason.RESULT, ""
     hits = tables.match(head)
-    # Its room can only shrink, unless one that runs writes the very block that it lacks.
-    return not scheduler._room_for(head, hits) and not any(
+    # Its room can only shrink, unless one that runs writes the very block that it lacks, or a
+    # window leaves blocks behind.
+    grows = any(group.window for group in tables.groups) or any(
         _writes(r, head, hits) for r in scheduler._decoding
     )
+    blocked = not grows and not scheduler._room_for(head, hits)
+    return (WaitReason.BLOCKS, head.id) if blocked else (WaitReason.RESULT, "")
 
 
 def _writes(request: Request, head: Request, hits: int) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from penstock.config.engine import EngineConfig
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
-from penstock.core.events import Queued
+from penstock.core.events import Queued, WaitReason
 from penstock.core.limits import Limits
 from penstock.core.plan import KVGroup, StepPlan, StepResult
 from penstock.core.policy import background_last, make_policy
@@ -157,11 +157,13 @@ class SloScheduler(Scheduler):
         for request in reading:
             if budget > 0 and request.slot >= 0 and request not in patient:
                 budget -= self._schedule_chunk(request, budget, plan, members)
-        if self.counters.preemptions == preempted and self._goes_first(patient):
+        wait = None if self.counters.preemptions == preempted else WaitReason.PREEMPTION
+        if wait is None and self._goes_first(patient):
             head = self._waiting.first()
             # Only who may not wait may make a step longer than was promised.
             fair = kind if head is not None and self._yields(head) else budget
-            self._admit(max(0, min(fair, budget)), plan, members, now)
+            wait = self._admit(max(0, min(fair, budget)), plan, members, now)
+        self._events += self._waiting.stands(wait, self._prefilling[:1] + self._decoding[:1], now)
         budget = kind - sum(plan.counts[decodes:])
         for request in patient:
             if budget > 0 and request.slot >= 0:

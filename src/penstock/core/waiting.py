@@ -13,8 +13,8 @@ class Waiting:
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[float, ...], Request]] = []
         self._count = 0
-        self._stood: tuple[WaitReason | None, str] = (None, "")
-        """what `Blocked` said last"""
+        self.stood: tuple[WaitReason | None, str] = (None, "")
+        """reason and head, as `Blocked` said last"""
 
     def __len__(self) -> int:
         return self._count
@@ -51,9 +51,9 @@ class Waiting:
         news."""
         first = self.first() if reason else None
         news = (reason, first.id) if first else (None, "")
-        if news == self._stood:
+        if news == self.stood:
             return []
-        self._stood = news
+        self.stood = news
         behind = min(running, key=lambda request: request.order).id if first and running else ""
         return [Blocked(now, *news, behind)]
 
