@@ -61,6 +61,11 @@ class EngineConfig:
         "With `slo`: how long batch requests, which fill idle capacity, may be passed by others",
         unit="seconds",
     )
+    cached_token_cost: float = option(
+        0.25,
+        "In the fair queue between keys: what a prompt token counts that the cache already holds",
+        unit="tokens",
+    )
     scheduler_depth: int = option(
         2,
         "Plans that may be under way at once: 1 waits for each step, 2 plans the next one while"

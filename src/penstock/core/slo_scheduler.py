@@ -18,6 +18,7 @@ from penstock.config.engine import EngineConfig
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.events import Queued, WaitReason
+from penstock.core.fair import FairShares
 from penstock.core.limits import Limits
 from penstock.core.plan import KVGroup, StepPlan, StepResult
 from penstock.core.policy import background_last, make_policy
@@ -45,8 +46,9 @@ class SloScheduler(Scheduler):
         clock: Clock,
         cache_key: str = "",
         promises: Promises | None = None,
+        fair: FairShares | None = None,
     ) -> None:
-        super().__init__(limits, pool, groups, background_last(self._key), clock, cache_key)
+        super().__init__(limits, pool, groups, background_last(self._key), clock, cache_key, fair)
         self.promises = promises or Promises()
         self.step_times = StepTimes()
         self._planned: dict[int, float] = {}
@@ -262,8 +264,9 @@ def make_scheduler(
     cache_key: str = "",
 ) -> Scheduler:
     """The scheduler of the configured policy. Raises ConfigError for an unknown one."""
+    fair = FairShares(engine.cached_token_cost)
     if engine.scheduling_policy == "slo":
         promises = Promises.of_config(engine)
-        return SloScheduler(limits, pool, groups, clock, cache_key, promises)
+        return SloScheduler(limits, pool, groups, clock, cache_key, promises, fair)
     policy = make_policy(engine.scheduling_policy, engine.priority_ageing_s)
-    return Scheduler(limits, pool, groups, policy, clock, cache_key)
+    return Scheduler(limits, pool, groups, policy, clock, cache_key, fair)
