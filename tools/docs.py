@@ -14,6 +14,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
     "api.md": "penstock.server.apidoc:render",
     "cli.md": "penstock.cli.pages:commands",
+    "compatibility.md": "penstock.config.features:render_docs",
     "config.md": "penstock.cli.pages:config",
     "metrics.md": "penstock.observe.catalog:render_docs",
     "workload.schema.json": "penstock.workload.file:render_schema",

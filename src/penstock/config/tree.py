@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.config.engine import EngineConfig
+from penstock.config.features import check_features
 from penstock.config.model import ModelConfig
 from penstock.config.option import Option, options
 from penstock.config.server import ServerConfig
@@ -42,6 +43,10 @@ class Config:
         full = self.model.model
         return self.model.served_model_name or ((full,) if own == full else (full, own))
 
+    def values(self) -> dict[str, Any]:
+        """Every field by its name, which is one of a kind."""
+        return {one.name: getattr(getattr(self, one.section), one.name) for one in all_options()}
+
     def check(self) -> Config:
         """Return self, or raise ConfigError naming the flag, the cause and the cure."""
         for option in all_options():
@@ -49,6 +54,7 @@ class Config:
         _check_model(self.model)
         _check_engine(self.engine)
         _check_server(self.server)
+        check_features(self.values())
         return self
 
 
