@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from penstock.config import Config
-from penstock.engine.child import PROGRAM
-from penstock.engine.group import EngineGroup
+from penstock.engine.group import EngineGroup, Restarts
 from penstock.engine.kv import block_bytes
 from penstock.engine.load import choose_dtype
 from penstock.engine.weights import read_config, read_plan
@@ -135,8 +134,10 @@ GREEDY: dict[str, Any] = {"temperature": 0.0, "max_tokens": NEW, "ignore_eos": T
 
 
 @asynccontextmanager
-async def running(config: Config, program: Program = PROGRAM) -> AsyncIterator[AsyncLLM]:
-    llm = await AsyncLLM.start(config, EngineGroup(config, program))
+async def running(
+    config: Config, program: Program, restarts: Restarts | None = None
+) -> AsyncIterator[AsyncLLM]:
+    llm = await AsyncLLM.start(config, EngineGroup(config, program, restarts))
     try:
         yield llm
     finally:
@@ -179,11 +180,13 @@ def _draws(index: int) -> dict[str, Any]:
     return {"n": 2, "temperature": 0.9, "seed": index, "logprobs": 2}
 
 
-def asked(row: Row, index: int, case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sampling parameters and options of a request."""
+def asked(
+    row: Row, index: int, case: Case, everywhere: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sampling parameters and options of a request. everywhere: whatever USERS says."""
     params, options = dict(GREEDY), {}
     for name in row:
-        if index not in USERS.get(name, range(8)):
+        if not everywhere and index not in USERS.get(name, range(8)):
             continue
         for field, value in BY_NAME[name].request.items():
             if field == "priority":
@@ -204,8 +207,8 @@ async def check(row: Row, folder_oracle: Oracle, program: Program) -> None:
     async with running(config, program) as llm:
         group = llm.client
         assert isinstance(group, EngineGroup)
-        runs = [_ask(llm, row, i, case) for i, case in enumerate(cases)]
-        await asyncio.gather(*runs, _leave(llm, cases[1].prompt, True), _leave(llm, [5], False))
+        runs = [ask(llm, row, i, case) for i, case in enumerate(cases)]
+        await asyncio.gather(*runs, leave(llm, cases[1].prompt, True), leave(llm, [5], False))
         await balanced(group, config.engine.data_parallel_size)
         stats = group.stats()
         assert stats.restarts == 0
@@ -215,7 +218,7 @@ async def check(row: Row, folder_oracle: Oracle, program: Program) -> None:
             assert stats.prefix_hits > 0
 
 
-async def _leave(llm: AsyncLLM, prompt: list[int], begun: bool) -> None:
+async def leave(llm: AsyncLLM, prompt: list[int], begun: bool) -> None:
     """A request whose client goes away, before or after its first token."""
     generation = await llm.generate(prompt, SamplingParams(**GREEDY | {"max_tokens": LEAVER}))
     if begun:
@@ -223,8 +226,9 @@ async def _leave(llm: AsyncLLM, prompt: list[int], begun: bool) -> None:
     await generation.aclose()
 
 
-async def _ask(llm: AsyncLLM, row: Row, index: int, case: Case) -> None:
-    params, options = asked(row, index, case)
+async def ask(llm: AsyncLLM, row: Row, index: int, case: Case, everywhere: bool = False) -> None:
+    """Send the prompt of a case with the row's features; the answer must be the case's."""
+    params, options = asked(row, index, case, everywhere)
     generation = await llm.generate(case.prompt, SamplingParams(**params), **options)
     texts: dict[int, str] = defaultdict(str)
     async for delta in generation:

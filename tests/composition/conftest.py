@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.composition.asking import Oracle, Program, make_checkpoint
@@ -12,10 +9,9 @@ ENGINE = ("-m", "tests.composition.engine_process")
 
 
 @pytest.fixture(scope="package")
-def program() -> Iterator[Program]:
+def program(forks: ForkServer) -> Program:
     """Engine processes that are forked."""
-    with ForkServer() as forks:
-        yield (forks.python, *ENGINE)
+    return (forks.python, *ENGINE)
 
 
 @pytest.fixture(scope="package")

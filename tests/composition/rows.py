@@ -16,6 +16,7 @@ TRIPLES = (
     ("tensor parallel", "int4", "prefix cache"),
     ("pipeline parallel", "depth 2", "preemption"),
     ("data parallel", "prefix cache"),
+    ("context parallel", "chunked prefill", "prefix cache"),
 )
 """Cancelled requests are part of every run."""
 

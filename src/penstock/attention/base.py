@@ -7,6 +7,7 @@ which backend it runs on.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +30,18 @@ class GroupTables:
 
 
 @dataclass(slots=True)
+class Exchange:
+    """Other ranks compute other tokens of the same step: how their keys and values come here."""
+
+    gather: Callable[[Tensor], Tensor]
+    """x [tokens of this rank, …] -> [tokens of all ranks, …]"""
+    positions: Tensor
+    """int64 [tokens of all ranks], in the order of `gather`"""
+    slot_mappings: tuple[Tensor, ...]
+    """by KV group, int64 [tokens of all ranks]: where each K and V is written"""
+
+
+@dataclass(slots=True)
 class AttnBatch:
     """A packed (unpadded) batch: row r owns tokens query_start[r] .. query_start[r + 1] - 1.
 
@@ -44,6 +57,8 @@ class AttnBatch:
     query_lens_host: list[int]
     seq_lens_host: list[int]
     """the same numbers on the host, so that nobody has to wait for the device"""
+    exchange: Exchange | None = None
+    """None: all tokens of the step are here"""
 
     @property
     def num_rows(self) -> int:

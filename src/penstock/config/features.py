@@ -66,6 +66,7 @@ FEATURES = (
     ),
     Feature("tensor parallel", {"tensor_parallel_size": 2}),
     Feature("pipeline parallel", {"pipeline_parallel_size": 2}),
+    Feature("context parallel", {"prefill_context_parallel_size": 2}),
     Feature("data parallel", {"data_parallel_size": 2}),
     Feature("int8", {"quantization": "int8"}),
     Feature("int4", {"quantization": "int4"}),

@@ -94,6 +94,7 @@ def _check_engine(engine: EngineConfig) -> None:
     _at_least(engine, "num_threads", 1)
     _at_least(engine, "tensor_parallel_size", 1)
     _at_least(engine, "pipeline_parallel_size", 1)
+    _at_least(engine, "prefill_context_parallel_size", 1)
     size = engine.data_parallel_size
     ok = 1 <= size <= MAX_ENGINES
     _require(ok, "data_parallel_size", size, "out of range", f"Give 1 to {MAX_ENGINES}.")

@@ -31,7 +31,8 @@ from penstock.engine.load import choose_device, load
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
-from penstock.errors import CheckpointError, ConfigError, EngineError
+from penstock.errors import CheckpointError, ConfigError, EngineError, UnsupportedError
+from penstock.parallel.context import least_row
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.parallel.stages import Stage
 
@@ -132,9 +133,18 @@ def build_engine(
 
 
 def check_split(config: Config) -> None:
-    """Raise UnsupportedError when the model cannot be shared by as many ranks and stages; at once,
-    and not by every one of them."""
+    """Raise UnsupportedError when the model cannot be shared by as many ranks and stages, or its
+    steps by as many parts; at once, and not by every one of them."""
     engine, folder = config.engine, model_folder(config)
+    parts, tokens = engine.prefill_context_parallel_size, engine.max_num_batched_tokens
+    least = least_row(parts)
+    if parts > 1 and (tokens or CPU_BUDGET) < least:
+        raise UnsupportedError(
+            f"--prefill-context-parallel-size {parts} shares chunks of {least} tokens or more, but "
+            f"a step has at most {tokens or CPU_BUDGET}.",
+            cure=f"Give --max-num-batched-tokens {least} or more, or fewer processes.",
+            param="prefill_context_parallel_size",
+        )
     stage = Stage(0, engine.pipeline_parallel_size)
     ranks = RankGroup(0, engine.tensor_parallel_size, stage)
     load(config, folder, read_config(folder), torch.device("cpu"), ranks, weights=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
-from penstock.attention.base import AttentionBackend, AttnBatch
+from penstock.attention.base import AttentionBackend, AttnBatch, GroupTables
 from penstock.layers.linear import Linear
 from penstock.layers.rotary import Rotation
 from penstock.layers.targets import Target, Targets
@@ -75,7 +75,13 @@ class Attention:
             rotated = rotation(rotated)
         q, k = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
         tables = batch.groups[shape.group]
-        self._backend.write(cache, k, v, tables)
+        if batch.exchange is None:
+            self._backend.write(cache, k, v, tables)
+        else:
+            both = batch.exchange.gather(torch.cat((k, v), dim=1))
+            k, v = both.chunk(2, dim=1)
+            places = batch.exchange.slot_mappings[shape.group]
+            self._backend.write(cache, k, v, GroupTables(tables.block_tables, places))
         out = self._backend.attend(q, cache, batch, tables, self._scale, shape.window)
         return self.out(out.reshape(x.shape[0], -1))
 

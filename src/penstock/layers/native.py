@@ -7,10 +7,12 @@ row's result does not depend on its batch, bit for bit (see kernels/cpu/program.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from penstock.attention.base import AttnBatch
+from penstock.attention.base import AttnBatch, Exchange
 from penstock.attention.cpu import view
 from penstock.kernels.cpu import pack
 from penstock.kernels.cpu.ops import Batch, Epilogue, GroupTables, Rope
@@ -23,8 +25,15 @@ from penstock.quant.int4 import Int4Matrix
 from penstock.quant.int8 import Int8Matrix
 from penstock.quant.plain import PlainMatrix
 
+if TYPE_CHECKING:
+    from penstock.kernels.cpu import _native
+
 NOTHING = torch.empty(0, dtype=torch.int64)
 NO_ROWS = torch.empty(0, dtype=torch.int32)
+SUM = -1
+_Body = list[tuple[Program, int | None]]
+"""Programs, each with what follows: SUM = add products over the ranks; i = gather the keys and
+values of layer i; None = nothing."""
 
 
 class NativeDecoder:
@@ -74,14 +83,18 @@ class NativeDecoder:
             self._head = Program(self._pool, max_rows)
             self._head.linear(_pack(decoder.head.table), self._rows, self._logits)
         self._caches: list[Tensor] = []
-        self._body: list[Program] = []
+        self._whole: _Body = []
+        self._parted: _Body = []
+        """the same where other ranks compute other tokens of the step"""
+        self._writers: list[Program] = []
+        """by layer, of the keys and values of all ranks"""
 
     def forward(
         self, x: Tensor, positions: Tensor, caches: list[Tensor], batch: AttnBatch
     ) -> Tensor:
         """See CausalLM.forward. The result is overwritten by the next step."""
         if caches is not self._caches:
-            self._body, self._caches = self._record(caches), caches
+            self._record(caches)
         count = len(x)
         residual, ids = self._x[:count], self._no_ids[:count]
         if self._looks_up:
@@ -90,13 +103,26 @@ class NativeDecoder:
             residual.copy_(x if self._embed is None else self._embed(x))
         groups = [GroupTables(g.block_tables, g.slot_mapping) for g in batch.groups]
         run = Batch(ids, positions, batch.query_start, batch.seq_lens, NOTHING, groups)
-        for index, program in enumerate(self._body):
-            if index:
+        for program, then in self._whole if batch.exchange is None else self._parted:
+            program.run(run)
+            if then == SUM:
                 assert self._partial is not None
                 self._ranks.all_reduce(self._partial[:count])
                 residual += self._partial[:count]
-            program.run(run)
+            elif then is not None:
+                assert batch.exchange is not None
+                self._write_all(then, count, batch.exchange)
         return self._hidden[:count]
+
+    def _write_all(self, layer: int, count: int, exchange: Exchange) -> None:
+        """Rotate and store the keys and values of all ranks' tokens."""
+        width = self._kv.shape[1]
+        found = exchange.gather(self._qkv[:count, -width:])
+        self._kv[: len(found)] = found
+        groups = [GroupTables(NO_ROWS, places) for places in exchange.slot_mappings]
+        ids = self._no_ids[: len(found)]
+        run = Batch(ids, exchange.positions, NO_ROWS, NO_ROWS, NOTHING, groups)
+        self._writers[layer].run(run)
 
     @property
     def _looks_up(self) -> bool:
@@ -114,41 +140,67 @@ class NativeDecoder:
         self._head.run(Batch(self._no_ids[:count], NOTHING, NO_ROWS, NO_ROWS, NOTHING))
         return self._ranks.gather_columns(self._logits[:count], self.vocab_size)
 
-    def _record(self, caches: list[Tensor]) -> list[Program]:
-        """Programs, one for each run of ops between two sums over the ranks."""
-        plan, tokens, x = self.plan, len(self._x), self._x
-        heads, dim = self._layers[0].heads, plan.head_dim
-        mlp_size = self._layers[0].mlp_size
-        qkv = torch.empty(tokens, (heads + 2 * self.num_kv_heads) * dim)
-        q = torch.empty(tokens, heads * dim)
-        attended = torch.empty(tokens, heads * dim, dtype=self._act)
-        mlp = torch.empty(tokens, -(-mlp_size // 16) * 16, dtype=self._act)
-        scale, eps = dim**-0.5, plan.norm_eps
-        body = [Program(self._pool, tokens, 1)]
+    def _record(self, caches: list[Tensor]) -> None:
+        tokens, dim = len(self._x), self.plan.head_dim
+        layer = self._layers[0]
+        self._caches = caches
+        self._qkv = torch.empty(tokens, (layer.heads + 2 * self.num_kv_heads) * dim)
+        self._q = torch.empty(tokens, layer.heads * dim)
+        self._attended = torch.empty(tokens, layer.heads * dim, dtype=self._act)
+        self._mlp = torch.empty(tokens, -(-layer.mlp_size // 16) * 16, dtype=self._act)
+        self._whole = self._programs(caches, parted=False)
+        if self._ranks.parts > 1:
+            self._kv = torch.empty(tokens, 2 * self.num_kv_heads * dim)
+            self._parted = self._programs(caches, parted=True)
+            self._writers = [Program(self._pool, tokens, 1) for _ in caches]
+            for writer, layer, cache in zip(self._writers, self._layers, caches, strict=True):
+                writer.rope(self._kv, None, view(cache), layer.rope, layer.group)
+
+    def _programs(self, caches: list[Tensor], parted: bool) -> _Body:
+        """parted: stop before the attention of each layer for what other ranks have."""
+        plan, x, qkv = self.plan, self._x, self._qkv
+        scale, eps = plan.head_dim**-0.5, plan.norm_eps
+        body = _Recorder(self._pool, len(x))
         if self._looks_up:
             assert self._embed is not None
-            _embed(body[0], self._embed.table, x)
-        for layer, cache in zip(self._layers, caches, strict=True):
-            kv = view(cache)
-            body[-1].linear(layer.qkv, x, qkv, layer.norm_in, eps)
-            body[-1].rope(qkv, q, kv, layer.rope, layer.group)
-            body[-1].attention(
-                q, attended, kv, scale, self._max_len, layer.window, group=layer.group
+            _embed(body.program, self._embed.table, x)
+        for index, (layer, cache) in enumerate(zip(self._layers, caches, strict=True)):
+            kv, mlp_size = view(cache), layer.mlp_size
+            body.program.linear(layer.qkv, x, qkv, layer.norm_in, eps)
+            if parted:
+                body.cut(index)
+            body.program.rope(qkv, self._q, kv, layer.rope, layer.group)
+            body.program.attention(
+                *(self._q, self._attended, kv, scale, self._max_len, layer.window),
+                group=layer.group,
             )
-            self._add(body, layer.out, attended)
-            body[-1].linear(layer.gate_up, x, mlp, layer.norm_mid, eps, Epilogue.SILU_MUL)
-            self._add(body, layer.down, mlp[:, :mlp_size])
+            self._add(body, layer.out, self._attended)
+            body.program.linear(layer.gate_up, x, self._mlp, layer.norm_mid, eps, Epilogue.SILU_MUL)
+            self._add(body, layer.down, self._mlp[:, :mlp_size])
         if self._norm is not None:
-            body[-1].norm(x, self._norm, eps, self._hidden)
-        return body
+            body.program.norm(x, self._norm, eps, self._hidden)
+        return [*body.done, (body.program, None)]
 
-    def _add(self, body: list[Program], weight: PackedWeight, source: Tensor) -> None:
+    def _add(self, body: _Recorder, weight: PackedWeight, source: Tensor) -> None:
         """Add a product to the residual stream, over all ranks."""
         if self._partial is None:
-            body[-1].linear(weight, source, self._x, epilogue=Epilogue.ADD)
+            body.program.linear(weight, source, self._x, epilogue=Epilogue.ADD)
         else:
-            body[-1].linear(weight, source, self._partial)
-            body.append(Program(self._pool, len(self._x), 1))
+            body.program.linear(weight, source, self._partial)
+            body.cut(SUM)
+
+
+class _Recorder:
+    """Programs, and what is done between them."""
+
+    def __init__(self, pool: _native.Pool, tokens: int) -> None:
+        self._pool, self._tokens = pool, tokens
+        self.done: _Body = []
+        self.program = Program(pool, tokens, 1)
+
+    def cut(self, then: int) -> None:
+        self.done.append((self.program, then))
+        self.program = Program(self._pool, self._tokens, 1)
 
 
 class _PackedLayer:
