@@ -86,7 +86,7 @@ class Team:
         self, size: int, stages: int = 1, parts: int = 1, python: str = sys.executable
     ) -> None:
         """python: what the processes run on."""
-        self.stages = stages
+        self.size, self.stages = size, stages
         world = World(size, stages, parts)
         self._lines: list[Connection] = []
         self._processes = []

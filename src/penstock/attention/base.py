@@ -64,6 +64,16 @@ class AttnBatch:
     def num_rows(self) -> int:
         return len(self.query_lens_host)
 
+    def write(
+        self, backend: AttentionBackend, cache: Tensor, k: Tensor, v: Tensor, group: int
+    ) -> None:
+        """Store k and v [tokens, num_kv_heads, head_dim] of this rank, and what others computed."""
+        tables = self.groups[group]
+        if self.exchange is not None:
+            k, v = self.exchange.gather(torch.cat((k, v), dim=1)).chunk(2, dim=1)
+            tables = GroupTables(tables.block_tables, self.exchange.slot_mappings[group])
+        backend.write(cache, k, v, tables)
+
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A cleared tensor. On a CPU its pages are taken when they are first written, so that a large
