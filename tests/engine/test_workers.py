@@ -7,6 +7,7 @@ import asyncio
 import gc
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -162,7 +163,10 @@ async def test_two_ranks_give_the_oracles_tokens_until_one_is_killed(
     expected = [oracle.greedy(tiny, prompt, 5) for prompt in asked]
     chosen = config(tiny, size, pipeline_parallel_size=stages, parallel_transport=way)
     async with served(kind, chosen) as (client, info):
-        assert any("by rank" in note for note in info.notes)
+        (held,) = (note for note in info.notes if "by rank" in note)
+        shares = [int(share) for share in re.findall(r"(\d+)%", held)]
+        assert len(shares) == 2
+        assert all(40 <= share <= 60 for share in shares), held
         assert any("on each rank" in note for note in info.notes)
         reads = [read(client, str(i), prompt, 5) for i, prompt in enumerate(asked)]
         assert await asyncio.gather(*reads) == expected

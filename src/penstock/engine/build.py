@@ -163,6 +163,8 @@ def _build(
             words += workers.loaded()
     stages.notes += [loaded.weights_note([word.weight_bytes for word in words]), loaded.how]
     room = _fit(config, part, words)
+    if workers is not None:
+        stages.notes.append(_shares(words, room, part.ranks.parts))
     limits = _limits(config, room, part)
     if workers is not None:
         workers.settle(room)
@@ -288,6 +290,18 @@ def _fit(config: Config, part: Part, words: list[Word]) -> Room:
     if tokens is None:
         tokens = max(CPU_BUDGET if part.device.type == "cpu" else GPU_BUDGET, rows)
     return Room(blocks, size, rows, tokens, context)
+
+
+def _shares(words: list[Word], room: Room, parts: int) -> str:
+    """What each rank holds, and which part of one copy of the model that is."""
+    tokens = room.num_blocks * room.block_size
+    held = [(word.weight_bytes, tokens * word.token_bytes) for word in words]
+    whole = sum(map(sum, held)) / parts
+    each = (
+        f"{weights / 2**20:.1f} + {kv / 2**20:.1f} ({(weights + kv) / whole:.0%})"
+        for weights, kv in held
+    )
+    return f"MiB of weights + KV cache, by rank: {', '.join(each)}"
 
 
 def _free_bytes(part: Part, words: list[Word]) -> int:
