@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -120,7 +121,8 @@ def mind(line: socket.socket) -> int:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    line.send(str(code % 256).encode())
+    with suppress(BrokenPipeError):
+        line.send(str(code % 256).encode())
     return 0
 
 

@@ -38,6 +38,7 @@ from penstock.errors import (
 from tests import oracle
 from tests.engine.test_process import read
 from tests.fakes import submission
+from tests.forks import ForkServer
 
 Client = InProcessClient | EngineGroup
 FOUND_S = 5.0
@@ -51,7 +52,14 @@ def config(folder: Path, size: int = 2, quantization: str = "none", **engine: An
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def quick_starts(forks: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of an engine in this process are forked; engine processes, which some tests stop,
+    and theirs are started as ever."""
+    monkeypatch.setattr(sys, "executable", forks.python)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(quick_starts: None) -> Iterator[None]:
     """No child process and no open file more than before."""
     me = psutil.Process()
     children, files = set(me.children(recursive=True)), me.num_fds()
@@ -214,6 +222,7 @@ async def test_faults_at_random_moments(moment: int, tiny: Path) -> None:
         assert "Rank 1" in await strike(client, number, draw.random())
 
 
+PYTHON = sys.executable
 PARENT = """
 import asyncio, sys
 from penstock.config import Config, EngineConfig, ModelConfig
@@ -233,7 +242,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("victim", ["engine", "parent"])
 def test_workers_end_with_whom_they_work_for(tiny: Path, victim: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tiny)], stdout=subprocess.PIPE, text=True
+        [PYTHON, "-c", PARENT, str(tiny)], stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         engine = psutil.Process(int(parent.stdout.readline()))
