@@ -27,7 +27,7 @@ class Held:
     at: float
     reason: HoldReason
     behind: str
-    """id of the request that it waits for"""
+    """id of the request that it waits for; empty: of no particular one"""
 
 
 @dataclass(slots=True)

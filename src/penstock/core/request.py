@@ -46,6 +46,8 @@ class Status(Enum):
 class HoldReason(StrEnum):
     PREFIX = "prefix"
     """another request is just computing the same prefix"""
+    ADAPTER = "adapter"
+    """all slots for adapters are in use by others"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,17 @@ def _check(ok: bool, name: str, rule: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter: what a request adds to the model's weights."""
+
+    name: str
+    path: str
+    """its folder, where every process of the engines reads it"""
+    digest: str
+    """of its files: what KV and slots are told apart by, whatever its name"""
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """What enters the engine: one choice of one request, as plain serialisable data."""
 
@@ -136,9 +149,15 @@ class Submission:
     """only requests of the same salt share cached prefixes"""
     session: str = ""
     """requests of one session are likely to share a prefix; a hint for routers"""
+    adapter: Adapter | None = None
     output: list[int] = field(default_factory=list)
     """ids that another engine generated for it already: this one continues after them, and the
     next draw's output position is their number"""
+
+    @property
+    def cache_keys(self) -> list[str]:
+        """What must be equal for a prefix to be shared, beside the engine's own key."""
+        return [self.cache_salt] + ([self.adapter.digest] if self.adapter is not None else [])
 
     @property
     def background(self) -> bool:

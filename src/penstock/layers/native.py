@@ -7,6 +7,8 @@ row's result does not depend on its batch, bit for bit (see kernels/cpu/program.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from penstock.kernels.cpu.pack import PackedWeight
 from penstock.kernels.cpu.program import Program, pool
 from penstock.layers.decoder import Decoder, DecoderPlan, Layer
 from penstock.layers.linear import Linear
+from penstock.layers.lora import Additions, LowRank, Weights
 from penstock.layers.mlp import GatedMLP
 from penstock.layers.moe import MoE
 from penstock.layers.norm import RMSNorm
@@ -51,6 +54,7 @@ class NativeDecoder:
         """Takes the decoder apart: it cannot be used afterwards."""
         plan, ranks = decoder.plan, decoder.ranks
         self.plan = plan
+        self._own = decoder.own
         self.kv_groups = decoder.kv_groups
         self.num_kv_heads = decoder.num_kv_heads
         self.head_dim = plan.head_dim
@@ -91,16 +95,25 @@ class NativeDecoder:
                 softcap=plan.logit_softcap,
             )
         self._caches: list[Tensor] = []
-        self._whole = _Body([], {})
-        self._parted = _Body([], {})
-        """the same for steps of which other ranks compute other tokens"""
+        self._bodies: dict[tuple[bool, bool], _Body] = {}
+        """for steps (with adapters, of which other ranks compute a part)"""
+        slots = next((a.slots for layer in self._layers for a in layer.additions.values()), 0)
+        self._slots = Routing.allocate(max_tokens, slots, 1, True) if slots else None
+        """which tokens have the adapter of a slot"""
 
     def forward(
         self, x: Tensor, positions: Tensor, caches: list[Tensor], batch: AttnBatch
     ) -> Tensor:
         """See CausalLM.forward. The result is overwritten by the next step."""
         if caches is not self._caches:
-            self._record(caches)
+            self._bodies, self._caches = {}, caches
+        kind = (batch.adapters is not None, batch.exchange is not None)
+        if kind not in self._bodies:
+            self._bodies[kind] = self._record(caches, *kind)
+        if batch.adapters is not None:
+            assert self._slots is not None
+            self._slots.tokens[: len(batch.adapters.tokens)] = batch.adapters.tokens
+            self._slots.starts.copy_(torch.tensor(batch.adapters.starts))
         count = len(x)
         residual, ids = self._x[:count], self._no_ids[:count]
         if self._looks_up:
@@ -109,11 +122,11 @@ class NativeDecoder:
             residual.copy_(x if self._embed is None else self._embed(x))
         groups = [GroupTables(g.block_tables, g.slot_mapping) for g in batch.groups]
         run = Batch(ids, positions, batch.query_start, batch.seq_lens, NOTHING, groups)
-        body = self._whole if batch.exchange is None else self._parted
+        body = self._bodies[kind]
         for index, program in enumerate(body.programs):
             if index in body.writers:
                 assert batch.exchange is not None
-                self._write_all(body.writers[index], count, batch.exchange)
+                self._write_all(body, index, count, batch.exchange)
             elif index:
                 assert self._partial is not None
                 self._ranks.all_reduce(self._partial[:count])
@@ -122,13 +135,14 @@ class NativeDecoder:
             program.run(run)
         return self._hidden[:count]
 
-    def _write_all(self, writer: Program, count: int, exchange: Exchange) -> None:
+    def _write_all(self, body: _Body, index: int, count: int, exchange: Exchange) -> None:
         """Rotate and store the keys and values of all ranks' tokens."""
-        found = exchange.gather(self._qkv[:count, -self._kv.shape[1] :])
-        self._kv[: len(found)] = found
+        found = exchange.gather(body.qkv[:count, -body.kv.shape[1] :])
+        body.kv[: len(found)] = found
         groups = [GroupTables(NO_ROWS, places) for places in exchange.slot_mappings]
         ids = self._no_ids[: len(found)]
-        writer.run(Batch(ids, exchange.positions, NO_ROWS, NO_ROWS, NOTHING, groups))
+        run = Batch(ids, exchange.positions, NO_ROWS, NO_ROWS, NOTHING, groups)
+        body.writers[index].run(run)
 
     @property
     def _looks_up(self) -> bool:
@@ -146,37 +160,37 @@ class NativeDecoder:
         self._head.run(Batch(self._no_ids[:count], NOTHING, NO_ROWS, NO_ROWS, NOTHING))
         return self._ranks.gather_columns(self._logits[:count], self.vocab_size)
 
-    def _record(self, caches: list[Tensor]) -> None:
-        tokens, dim = len(self._x), self.plan.head_dim
-        heads, kv_size = self._layers[0].heads, 2 * self.num_kv_heads * dim
-        self._caches = caches
-        self._qkv = torch.empty(tokens, heads * dim + kv_size)
-        self._q = torch.empty(tokens, heads * dim)
-        self._attended = torch.empty(tokens, heads * dim, dtype=self._act)
-        self._inner = _Inner(self._layers, self.plan, tokens, self._act)
-        self._whole = self._programs(parted=False)
-        if self._ranks.parts > 1:
-            self._kv = torch.empty(tokens, kv_size)
-            self._parted = self._programs(parted=True)
+    def set_adapter(self, slot: int, weights: Weights) -> None:
+        """See Decoder.set_adapter."""
+        for i, layer in zip(self._own, self._layers, strict=True):
+            for additions in layer.additions.values():
+                additions.store(slot, weights.get(i, {}))
 
-    def _programs(self, parted: bool) -> _Body:
-        """parted: stop before each layer's attention for what other ranks computed."""
-        plan, x, inner, eps = self.plan, self._x, self._inner, self.plan.norm_eps
-        qkv, q, attended = self._qkv, self._q, self._attended
-        body = [Program(self._pool, len(x), 1)]
-        writers: dict[int, Program] = {}
+    def _record(self, caches: list[Tensor], adapted: bool, parted: bool) -> _Body:
+        """adapted: some tokens have an adapter; parted: other ranks compute other tokens."""
+        plan, tokens, x = self.plan, len(self._x), self._x
+        heads, dim = self._layers[0].heads, plan.head_dim
+        qkv = torch.empty(tokens, (heads + 2 * self.num_kv_heads) * dim)
+        q = torch.empty(tokens, heads * dim)
+        attended = torch.empty(tokens, heads * dim, dtype=self._act)
+        eps = plan.norm_eps
+        inner = _Inner(self._layers, plan, tokens, self._act, adapted)
+        kv_all = torch.empty(tokens if parted else 0, 2 * self.num_kv_heads * dim)
+        body, writers = [Program(self._pool, tokens, 1)], dict[int, Program]()
         if self._looks_up:
             assert self._embed is not None
             _embed(body[0], self._embed.table, x, self._embed.scale)
-        for layer, cache in zip(self._layers, self._caches, strict=True):
+        for layer, cache in zip(self._layers, caches, strict=True):
             kv = view(cache)
             body[-1].linear(layer.qkv, x, qkv, layer.norm_in, eps)
+            if adapted:
+                self._adapt(body[-1], layer.additions["qkv"], x, qkv, layer.norm_in)
             for columns, weight in layer.whole_norms:
                 body[-1].norm(qkv[:, columns], weight, eps, qkv[:, columns])
             if parted:
-                writer = writers[len(body)] = Program(self._pool, len(x), 1)
-                writer.rope(self._kv, None, kv, layer.rope, layer.group)
-                body.append(Program(self._pool, len(x), 1))
+                writer = writers[len(body)] = Program(self._pool, tokens, 1)
+                writer.rope(kv_all, None, kv, layer.rope, layer.group)
+                body.append(Program(self._pool, tokens, 1))
             body[-1].rope(qkv, q, kv, layer.rope, layer.group)
             body[-1].attention(
                 q,
@@ -188,27 +202,58 @@ class NativeDecoder:
                 plan.attention_softcap,
                 layer.group,
             )
-            self._add(body, layer.out, attended, layer.norm_attention)
+            low = layer.additions if adapted else {}
+            self._add(body, layer.out, attended, layer.norm_attention, low.get("out"))
             if layer.experts is None:
-                gated = GATED[plan.act]
-                body[-1].linear(layer.gate_up, x, inner.dense, layer.norm_mid, eps, gated)
-                self._add(body, layer.down, inner.dense[:, : layer.mlp_size], layer.norm_mlp)
+                gated, norm = GATED[plan.act], layer.norm_mid
+                if adapted:
+                    body[-1].linear(layer.gate_up, x, inner.gates, norm, eps)
+                    self._adapt(body[-1], low["gate_up"], x, inner.gates, norm)
+                    body[-1].gate(inner.gates, inner.dense, gated)
+                else:
+                    body[-1].linear(layer.gate_up, x, inner.dense, norm, eps, gated)
+                source = inner.dense[:, : layer.mlp_size]
+                self._add(body, layer.down, source, layer.norm_mlp, low.get("down"))
             else:
                 self._add_experts(body, layer, layer.experts, inner)
         if self._norm is not None:
             body[-1].norm(x, self._norm, eps, self._hidden)
-        return _Body(body, writers)
+        return _Body(body, writers, qkv, kv_all)
+
+    def _adapt(
+        self,
+        program: Program,
+        additions: _PackedAdditions,
+        source: Tensor,
+        out: Tensor,
+        norm: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """Add what adapters make of normalised rows to `out`."""
+        slots, eps = self._slots, self.plan.norm_eps
+        assert slots is not None
+        low = torch.empty(len(self._x), additions.width)
+        program.experts(additions.a, source, low, slots, True, norm, eps)
+        program.experts(additions.b, low, out, slots, False, None, 0.0, Epilogue.ADD, scale, True)
 
     def _add(
-        self, body: list[Program], weight: PackedWeight, source: Tensor, norm: Tensor | None
+        self,
+        body: list[Program],
+        weight: PackedWeight,
+        source: Tensor,
+        norm: Tensor | None,
+        additions: _PackedAdditions | None,
     ) -> None:
         """Add a product to the residual stream, over all ranks and normalised where wanted."""
         scale = self.plan.residual_scale
-        if self._partial is None:
-            body[-1].linear(weight, source, self._x, epilogue=Epilogue.ADD, scale=scale)
-            return
-        body[-1].linear(weight, source, self._partial, scale=scale)
-        self._add_partial(body, norm)
+        alone = self._partial is None
+        out = self._x if self._partial is None else self._partial
+        epilogue = Epilogue.ADD if alone else Epilogue.STORE
+        body[-1].linear(weight, source, out, epilogue=epilogue, scale=scale)
+        if additions is not None:
+            self._adapt(body[-1], additions, source, out, scale=scale)
+        if not alone:
+            self._add_partial(body, norm)
 
     def _add_partial(self, body: list[Program], norm: Tensor | None) -> None:
         if self._ranks.size > 1:
@@ -246,16 +291,26 @@ class _Body(NamedTuple):
     writers: dict[int, Program]
     """index of a program -> what stores all ranks' keys and values before it; before all others
     but the first, products are summed over the ranks"""
+    qkv: Tensor
+    kv: Tensor
+    """of the tokens of all ranks, where there are writers"""
 
 
 class _Inner:
     """Buffers of the feed-forward layers, dense and sparse, which all layers share."""
 
     def __init__(
-        self, layers: list[_PackedLayer], plan: DecoderPlan, tokens: int, dtype: torch.dtype
+        self,
+        layers: list[_PackedLayer],
+        plan: DecoderPlan,
+        tokens: int,
+        dtype: torch.dtype,
+        adapted: bool,
     ) -> None:
         size = max((layer.mlp_size for layer in layers if layer.experts is None), default=0)
         self.dense = torch.empty(tokens if size else 0, -(-size // 16) * 16, dtype=dtype)
+        self.gates = torch.empty(len(self.dense) if adapted else 0, 2 * self.dense.shape[1])
+        """gates and ups of a dense layer, where adapters add to them"""
         self.routing: Routing | None = None
         if plan.experts is None:
             return
@@ -292,6 +347,12 @@ class _PackedLayer:
         self.rope = Rope(cos, sin, q_norm, k_norm, shape.norm_eps or 0.0)
         self.norm_in, self.norm_attention = _weight(layer.norm_in), _weight(layer.norm_attention)
         self.norm_mid, self.norm_mlp = _weight(layer.norm_mid), _weight(layer.norm_mlp)
+        self.additions = {
+            name: _PackedAdditions(linear.additions, interleaved=name == "gate_up")
+            for name, linear in layer.linears.items()
+            if linear.additions is not None
+        }
+        """of adapters, where the model has room for some"""
         self.qkv = _pack_linear(attention.qkv)
         self.out = _pack_linear(attention.out)
         del attention.qkv, attention.out
@@ -301,6 +362,30 @@ class _PackedLayer:
             return
         self.mlp_size = mlp.down.inputs.count
         self.gate_up, self.down = _pack_mlp(mlp)
+
+
+class _PackedAdditions:
+    """Slots for the adapters of one linear layer, in float32 and the kernels' layout."""
+
+    def __init__(self, additions: Additions, interleaved: bool) -> None:
+        self.slots, self.width = additions.slots, additions.width
+        self._of, self._interleaved = additions, interleaved
+        a, b = self._packed({})
+        self.a = [replace(a, data=a.data.clone()) for _ in range(self.slots)]
+        self.b = [replace(b, data=b.data.clone()) for _ in range(self.slots)]
+        del additions.a, additions.b
+
+    def store(self, slot: int, found: Mapping[str, LowRank]) -> None:
+        """In place: programs know addresses."""
+        a, b = self._packed(found)
+        self.a[slot].data.copy_(a.data)
+        self.b[slot].data.copy_(b.data)
+
+    def _packed(self, found: Mapping[str, LowRank]) -> tuple[PackedWeight, PackedWeight]:
+        a, b = self._of.matrices(found)
+        if self._interleaved:
+            b = pack.interleave(*b.chunk(2))
+        return pack.pack_float(a), pack.pack_float(b)
 
 
 class _PackedExperts:

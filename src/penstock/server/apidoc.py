@@ -15,7 +15,7 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("POST /v1/chat/completions", "answer a chat; with `stream`, as server-sent events"),
     ("POST /v1/completions", "continue one or several prompts, given as text or token ids"),
     ("POST /v1/chat/render", "the prompt that a chat becomes, as text and as token ids"),
-    ("GET /v1/models, /v1/models/{id}", "the model served, with its context length"),
+    ("GET /v1/models, /v1/models/{id}", "the model served, and its adapters"),
     (
         "POST /v1/files",
         "upload a file of requests, as multipart/form-data: `file`, `purpose=batch`",
@@ -27,6 +27,10 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("GET /v1/batches", "the batches of this key, the newest first; `after`, `limit`"),
     ("GET /v1/batches/{id}", "how a batch stands"),
     ("POST /v1/batches/{id}/cancel", "end a batch; the results so far are kept"),
+    (
+        "POST /v1/load_lora_adapter, /v1/unload_lora_adapter",
+        "adapters, which requests choose as `model`; with --allow-runtime-lora-updating",
+    ),
     ("POST /tokenize", "text or a chat as token ids"),
     ("POST /detokenize", "token ids as text"),
     ("GET /version", "version of the server"),

@@ -18,12 +18,12 @@ import penstock
 from penstock.config import Config
 from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
-from penstock.server import batch_routes, pages, routes
+from penstock.server import adapter_routes, batch_routes, pages, routes
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
 from penstock.server.lifecycle import bind, run, url_of
 from penstock.server.service import Service
 from penstock.server.start import Start
-from penstock.server.tables import BATCHES, all_tables
+from penstock.server.tables import BATCHES, LOAD_ADAPTER, UNLOAD_ADAPTER, all_tables
 from penstock.web.errors import on_http_error
 from penstock.web.keys import KeyGate, Keys
 from penstock.web.sse import ClientGone
@@ -48,6 +48,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/render", routes.render, CHAT),
     Route("GET", "/v1/models", routes.models),
     Route("GET", "/v1/models/{name:path}", routes.model),
+    Route("POST", "/v1/load_lora_adapter", adapter_routes.load, LOAD_ADAPTER),
+    Route("POST", "/v1/unload_lora_adapter", adapter_routes.unload, UNLOAD_ADAPTER),
     Route("POST", "/v1/files", batch_routes.upload),
     Route("GET", "/v1/files", batch_routes.files),
     Route("GET", "/v1/files/{id}", batch_routes.file),

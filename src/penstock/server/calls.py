@@ -32,6 +32,8 @@ class Call:
     llm: AsyncLLM
     request_id: str
     """as the client sees it"""
+    adapter: str | None
+    """that it asked for as its model"""
     params: SamplingParams
     format: Format
     prompts: list[Callable[[], Awaitable[Generation]]]
@@ -191,7 +193,9 @@ def _call(
     limits = [t for t in (body["timeout"], asked.timeout_s) if t is not None]
     timeout_s = min(limits, default=None)
     deadline_s = None if timeout_s is None else asked.arrival_s + timeout_s
+    adapter = body["model"] if body["model"] in llm.adapters else None
     options = {
+        "adapter": adapter,
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
@@ -203,6 +207,7 @@ def _call(
     return Call(
         llm=llm,
         request_id=request_id,
+        adapter=adapter,
         params=params,
         format=reply,
         prompts=[

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from penstock.server import fields, kinds
-from penstock.server.fields import Field, Parsed, decode, read, refused, used
+from penstock.server.fields import Field, Parsed, decode, logged, read, refused, used
 
-BATCHES = "batches"
-ENDPOINTS: dict[str, str] = {BATCHES: "/v1/batches"}
+BATCHES, LOAD_ADAPTER, UNLOAD_ADAPTER = "batches", "load_adapter", "unload_adapter"
+ENDPOINTS: dict[str, str] = {
+    BATCHES: "/v1/batches",
+    LOAD_ADAPTER: "/v1/load_lora_adapter",
+    UNLOAD_ADAPTER: "/v1/unload_lora_adapter",
+}
+ADAPTERS = (LOAD_ADAPTER, UNLOAD_ADAPTER)
 
 FIELDS: tuple[Field, ...] = (
     # Batches
@@ -15,6 +20,12 @@ FIELDS: tuple[Field, ...] = (
     used("completion_window", (BATCHES,), kinds.TEXT, required=True, note="`24h` alone"),
     used("metadata", (BATCHES,), kinds.METADATA, note="kept with the batch"),
     refused("output_expires_after", (BATCHES,), note="files stay until they are deleted"),
+    # Adapters
+    used("lora_name", ADAPTERS, kinds.SALT, required=True),
+    used("lora_path", (LOAD_ADAPTER,), kinds.SALT, required=True, note="a folder of the server's"),
+    logged("lora_int_id", (UNLOAD_ADAPTER,), "the name is enough"),
+    refused("load_inplace", (LOAD_ADAPTER,), False, note="unload it first"),
+    refused("base_model_name", (LOAD_ADAPTER,), note="there is one model"),
 )
 
 TABLES: dict[str, dict[str, Field]] = {
