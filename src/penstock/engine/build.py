@@ -271,7 +271,7 @@ def _limits(config: Config, room: Room, part: Part) -> Limits:
     depth = max(engine.scheduler_depth, stages)
     tokens, mixed = room.max_num_batched_tokens, engine.max_num_mixed_prefill_tokens
     if mixed is None and engine.max_num_batched_tokens is None and part.device.type == "cpu":
-        mixed = CPU_MIXED_PREFILL
+        mixed = CPU_MIXED_PREFILL * engine.prefill_context_parallel_size
     beside = f", {mixed} of prompts while others decode" if mixed else ""
     part.stages.notes.append(f"a step computes up to {tokens} tokens{beside}")
     rows, slots = engine.max_num_seqs, part.adapter_slots
