@@ -80,6 +80,8 @@ class Sampling:
     logprobs: int | None = None
     """alternatives per output token; 0 gives the chosen token alone, None nothing"""
     prompt_logprobs: int | None = None
+    pooling: str = ""
+    """`last` or `mean`: the prompt's last hidden states as one vector, told with the first token"""
     max_tokens: int | None = None
     """None: up to the context"""
     min_tokens: int = 0
@@ -100,6 +102,7 @@ class Sampling:
             wanted = getattr(self, name)
             ok = wanted is None or 0 <= wanted <= MAX_LOGPROBS
             _check(ok, name, f"between 0 and {MAX_LOGPROBS}")
+        _check(self.pooling in ("", "last", "mean"), "pooling", "last or mean")
         _check(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "at least 1")
         _check(self.min_tokens >= 0, "min_tokens", "0 or more")
         if self.max_tokens is not None:

@@ -28,11 +28,12 @@ from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecut
 from penstock.engine.frames import Room, Word
 from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
-from penstock.engine.load import choose_device, load
+from penstock.engine.load import NATIVE, choose_device, load
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError, UnsupportedError
+from penstock.kernels import cpu
 from penstock.layers.decoder import Decoder
 from penstock.layers.native import NativeDecoder
 from penstock.parallel.context import least_row
@@ -250,9 +251,20 @@ def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo
         cache_key=cache_key,
         adapters=None if part.adapters is None else part.adapter_room,
         kv_cache_bytes=cache_bytes,
+        hidden_size=part.loaded.model.hidden_size,
+        shorter_embeddings=shorter_embeddings(part.raw),
         notes=part.stages.notes,
+        kernels=_kernels(part),
+        threads=part.threads or torch.get_num_threads(),
         stages_s=part.stages.seconds,
     )
+
+
+def _kernels(part: Part) -> str:
+    """Backend, and what of it decides about bits."""
+    name = part.loaded.backend.name
+    isa = cpu.isas()[-1] if name == NATIVE else f"torch {torch.__version__}"
+    return f"{name} {isa} {part.device.type} x{part.ranks.size}"
 
 
 def _threads(config: Config) -> int | None:
@@ -383,3 +395,11 @@ def eos_ids(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
     if found is None:
         return ()
     return tuple(found) if isinstance(found, list) else (int(found),)
+
+
+def shorter_embeddings(raw: dict[str, Any]) -> tuple[int, ...]:
+    """See ModelInfo."""
+    sizes = raw.get("matryoshka_dimensions")
+    if isinstance(sizes, list):
+        return tuple(size for size in sizes if isinstance(size, int))
+    return (0,) if raw.get("is_matryoshka") is True else ()

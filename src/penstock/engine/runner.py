@@ -17,6 +17,7 @@ from torch import Tensor
 
 from penstock.attention.base import AdapterRows, AttnBatch, Exchange, GroupTables
 from penstock.core.plan import UNKNOWN, AdapterLoad, Entry, StepPlan, StepResult, TokenLogprobs
+from penstock.engine.pooling import Pooling
 from penstock.engine.rows import Ints, Rows, part_of, rows_of
 from penstock.engine.sampler import Sampler
 from penstock.errors import EngineError
@@ -60,6 +61,7 @@ class ModelRunner:
         self._waited_s = 0.0
         """of this step, for the stage before: not this device's time"""
         self._sampler = Sampler(model.vocab_size, max_num_seqs, device) if ranks.leads else None
+        self._pooling = Pooling()
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
         self._num_prompt = np.zeros(max_num_seqs, np.int64)
@@ -101,6 +103,7 @@ class ModelRunner:
             return result
         if self._ranks.part == 0:
             self._score_prompts(own, hidden, result)
+            result.embeddings = self._pooling.pool(own, hidden)
         if whole.samples.any():
             self._sample(hidden, own, whole, result)
         return result
@@ -109,14 +112,15 @@ class ModelRunner:
         """What each context-parallel part computes; None: everything."""
         if self._ranks.parts == 1:
             return None
-        whole = [self._prompt_logprobs(slot) is not None for slot in rows.slots]
+        whole = [self._all_wanted(slot) for slot in rows.slots]
         spans = divide(rows.starts.tolist(), rows.counts.tolist(), whole, self._ranks.parts)
         return None if spans is None else [part_of(rows, own) for own in spans]
 
-    def _prompt_logprobs(self, slot: int) -> int | None:
+    def _all_wanted(self, slot: int) -> bool:
+        """Whether the leader needs the hidden states of all its prompt."""
         entry = self._entries[slot]
         assert entry is not None
-        return entry.sampling.prompt_logprobs
+        return entry.sampling.prompt_logprobs is not None or bool(entry.sampling.pooling)
 
     def _received(self, tokens: int) -> Tensor:
         """Hidden states of the stage before."""
@@ -137,6 +141,7 @@ class ModelRunner:
             self._entries[slot] = entry
             self._ids[slot] = np.array(entry.tokens, np.int64)
             self._num_prompt[slot] = entry.num_prompt
+            self._pooling.enter(entry)
             if self._sampler is not None:
                 self._sampler.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
         for delta in plan.blocks:

@@ -18,13 +18,35 @@ import penstock
 from penstock.config import Config
 from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
-from penstock.server import adapter_routes, batch_routes, pages, routes
+from penstock.observe.telemetry import Reader
+from penstock.server import (
+    adapter_routes,
+    batch_routes,
+    messages_routes,
+    pages,
+    reading_routes,
+    responses_routes,
+    routes,
+)
+from penstock.server.asking import request_id
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
 from penstock.server.lifecycle import bind, run, url_of
 from penstock.server.service import Service
 from penstock.server.start import Start
-from penstock.server.tables import BATCHES, LOAD_ADAPTER, UNLOAD_ADAPTER, all_tables
+from penstock.server.tables import (
+    BATCHES,
+    COUNT,
+    EMBEDDINGS,
+    GENERATE,
+    LOAD_ADAPTER,
+    MESSAGES,
+    RESPONSES,
+    SCORE,
+    UNLOAD_ADAPTER,
+    all_tables,
+)
 from penstock.web.errors import on_http_error
+from penstock.web.farewell import Farewell
 from penstock.web.keys import KeyGate, Keys
 from penstock.web.sse import ClientGone
 
@@ -50,6 +72,15 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models/{name:path}", routes.model),
     Route("POST", "/v1/load_lora_adapter", adapter_routes.load, LOAD_ADAPTER),
     Route("POST", "/v1/unload_lora_adapter", adapter_routes.unload, UNLOAD_ADAPTER),
+    Route("POST", "/v1/responses", responses_routes.create, RESPONSES),
+    Route("GET", "/v1/responses/{id}", responses_routes.get),
+    Route("DELETE", "/v1/responses/{id}", responses_routes.delete),
+    Route("GET", "/v1/responses/{id}/input_items", responses_routes.items),
+    Route("POST", "/v1/messages", messages_routes.create, MESSAGES),
+    Route("POST", "/v1/messages/count_tokens", messages_routes.count_tokens, COUNT),
+    Route("POST", "/v1/embeddings", reading_routes.embeddings, EMBEDDINGS),
+    Route("POST", "/v1/score", reading_routes.scores, SCORE),
+    Route("POST", "/generate", reading_routes.generate, GENERATE),
     Route("POST", "/v1/files", batch_routes.upload),
     Route("GET", "/v1/files", batch_routes.files),
     Route("GET", "/v1/files/{id}", batch_routes.file),
@@ -89,6 +120,7 @@ def create_app(service: Service) -> FastAPI:
             openapi_extra=_request_body(route),
         )
     app.add_exception_handler(HTTPException, on_http_error)
+    app.add_middleware(Farewell)
     app.add_middleware(KeyGate, Keys(service.config.server.api_key), OPEN_PATHS)
     service.app = app
     return app
@@ -101,7 +133,7 @@ def _endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitab
         except (ClientGone, ClientDisconnect):
             return Response(status_code=499)  # nginx's number; nobody reads it
         except Exception as error:
-            return service.refuse(error, routes.request_id(request))
+            return service.refuse(error, request_id(request), request.url.path)
 
     return endpoint
 
@@ -132,6 +164,9 @@ def serve(config: Config) -> None:
         llm = await AsyncLLM.start(config, client)
         service.open(llm)
         service.metrics.watch_processes(client.processes)
+        if llm.log is not None:
+            llm.log.watch(Reader(client.processes))
+        service.watch()
         sys.stdout.write(start.report(llm.info, url_of(sock)))
         sys.stdout.flush()
 
