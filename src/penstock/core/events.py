@@ -6,6 +6,7 @@ All times are seconds on the scheduler's clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,6 +38,8 @@ class Queued:
     num_prompt: int
     arrived: float | None = None
     """when the server received it, on the same clock; None: not told"""
+    predicted_ttft_s: float | None = None
+    """seconds from then to the first token, as predicted (policy `slo`)"""
 
 
 @dataclass(slots=True)
@@ -131,6 +134,14 @@ class Embedded:
 
     id: str
     vector: list[float]
+
+
+def embedded(ids: Iterable[str], plan: StepPlan, result: StepResult) -> list[Embedded]:
+    """ids: of the plan's rows."""
+    if not result.embeddings:
+        return []
+    ending = [row for row, last in zip(ids, plan.samples, strict=True) if last]
+    return [Embedded(ending[j], vector) for j, vector in result.embeddings.items()]
 
 
 @dataclass(slots=True)

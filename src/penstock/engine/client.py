@@ -31,6 +31,8 @@ class Delta:
     finish: FinishReason | None = None
     stop_id: int | None = None
     cached_tokens: int = 0
+    predicted_ttft_s: float | None = None
+    """seconds from arrival to the first token, as predicted at admission (policy `slo`)"""
     error: dict[str, Any] | None = None
 
 
@@ -63,11 +65,11 @@ class ModelInfo:
     cache_key: str = ""
     """what block hashes begin with (`core.prefix.root`)"""
     kv_cache_bytes: int = 0
-    adapters: AdapterRoom | None = None
-    """None: no adapters can be used"""
     hidden_size: int = 0
     shorter_embeddings: tuple[int, ...] = ()
     """sizes that the model was trained to be cut to (Matryoshka); (0,): any"""
+    adapters: AdapterRoom | None = None
+    """None: no adapters can be used"""
     notes: list[str] = field(default_factory=list)
     """decisions and their reasons, for the start-up log"""
     stages_s: dict[str, float] = field(default_factory=dict)

@@ -53,8 +53,7 @@ class Call:
     """the prompt's text stands before each answer"""
     echo_only: bool
     """score the prompt, show no output"""
-    background: bool = False
-    """a row of a batch"""
+    caller: Caller = NOBODY
 
     def patience_s(self) -> float | None:
         """How long to wait for the engine, which should itself end the request at its deadline."""
@@ -79,7 +78,7 @@ class Asked:
     """on the model's clock"""
     caller: Caller = NOBODY
     origin: Origin = field(default_factory=Origin)
-    """for the log; completed here"""
+    """for the log"""
 
 
 def new_id() -> str:
@@ -121,6 +120,7 @@ def template_options(body: Parsed) -> dict[str, Any]:
         "add_generation_prompt": not continued if prompted is None else prompted,
         "continue_final_message": continued,
         "template_kwargs": body["chat_template_kwargs"],
+        "chat_template": body.values.get("chat_template"),
     }
 
 
@@ -132,6 +132,11 @@ def header_seconds(text: str | None) -> float | None:
         return float(kinds.SECONDS.read(float(text), "X-Request-Timeout"))
     except ValueError:
         raise kinds.wrong("X-Request-Timeout", kinds.SECONDS.words, text) from None
+
+
+def header_class(text: str | None) -> str:
+    """The class in a header; empty: none. Raises InvalidFieldError."""
+    return "" if text is None else str(kinds.SLO_CLASS.read(text.strip(), "X-Slo-Class"))
 
 
 def params_of(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
@@ -193,17 +198,20 @@ def make_call(
     limits = [t for t in (body["timeout"], asked.timeout_s) if t is not None]
     timeout_s = min(limits, default=None)
     deadline_s = None if timeout_s is None else asked.arrival_s + timeout_s
-    adapter = body["model"] if body["model"] in llm.adapters else None
+    adapter = given("model") if given("model") in llm.adapters else None
     options = {
         "adapter": adapter,
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
-        "cache_salt": body["cache_salt"] or "",
+        "slo_class": given("slo_class") or asked.origin.slo_class,
+        "cache_salt": asked.caller.salt(body["cache_salt"] or ""),
+        "tenant": asked.caller.name,
+        "weight": asked.caller.weight,
         "session": _session(body),
         "origin": asked.origin,
     }
-    asked.origin.call, asked.origin.stream = request_id, body["stream"]
+    asked.origin.call, asked.origin.stream = request_id, bool(given("stream"))
     asked.origin.model = body["model"] or ""
     many = len(prompts) > 1
     continuous = bool(usage and usage["continuous_usage_stats"])
@@ -226,5 +234,5 @@ def make_call(
         every_token=continuous or bool(given("return_token_ids")) or params.logprobs is not None,
         echo=echo,
         echo_only=echo and given("max_tokens") == 0,
-        background=asked.caller.background,
+        caller=asked.caller,
     )
