@@ -93,16 +93,19 @@ class Rank:
 class Team:
     """The leader here, and its processes. A `Group` for the engine's GroupExecutor."""
 
-    def __init__(self, size: int, stages: int = 1) -> None:
+    def __init__(
+        self, size: int, stages: int = 1, parts: int = 1, python: str = sys.executable
+    ) -> None:
+        """python: what the processes run on."""
         self.size, self.stages = size, stages
-        world = World(size, stages)
+        world = World(size, stages, parts)
         self._lines: list[Connection] = []
         self._processes = []
         for number in range(1, world.processes):
             ours, theirs = Pipe()
             seat = world.seat(number)
             fds = (theirs.fileno(), *seat.fds)
-            command = [sys.executable, "-m", "tests.ranks", str(fds[0]), str(os.getpid())]
+            command = [python, "-m", "tests.ranks", str(fds[0]), str(os.getpid())]
             with theirs:
                 self._processes.append(subprocess.Popen(command, pass_fds=fds, cwd=ROOT))
             ours.send(seat)

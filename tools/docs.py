@@ -14,6 +14,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {
     "api.md": "penstock.server.apidoc:render",
     "cli.md": "penstock.cli.pages:commands",
+    "compatibility.md": "penstock.config.features:render_docs",
     "config.md": "penstock.cli.pages:config",
     "doctor.md": "penstock.debug.doctor:render_docs",
     "logs.md": "penstock.observe.schema:render_docs",

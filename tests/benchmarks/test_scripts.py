@@ -18,6 +18,7 @@ SCRIPTS = {
     "chunks": ("--pairs 1 --prompt-len 1000 --streams 3", "default budget: step"),
     "start": ("--runs 1 --starts 1", "what the last start printed"),
     "allreduce": ("--ranks 2", "shared memory / gloo's own"),
+    "context_parallel": ("--pairs 1 --prompt-len 200", "speed of decoding"),
     "pipeline": ("--pairs 1 --requests 4 --output-len 8", "two stages / one process"),
     "data_parallel": (
         "--pairs 1 --requests 4 --prompt-len 20 --output-len 8",

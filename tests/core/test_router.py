@@ -230,3 +230,21 @@ def test_sessions_over_four_engines_hit_and_balance(seed: int, exact: bool) -> N
     assert single > 0.5
     assert hits >= 0.9 * single
     assert imbalance <= 1.3
+
+
+def test_sessions_that_add_up_are_spread_and_one_alone_stays() -> None:
+    """An engine that got more than its share of late is spared while others have less to do."""
+
+    def picks(busy: int) -> set[int]:
+        router = Router()
+        router.index.stored(0, CHAIN)
+        found = set()
+        for at in range(40):
+            views = [EngineView(i, float(at), requests=busy if i == 0 else 0) for i in range(2)]
+            decision = router.pick(Ask(16 * 64 + 300, CHAIN), views, float(at))
+            assert decision is not None
+            found.add(decision.engine)
+        return found
+
+    assert picks(busy=0) == {0}, "nobody else is there: it keeps its cache"
+    assert picks(busy=1) == {0, 1}

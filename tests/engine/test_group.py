@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -193,6 +194,15 @@ async def test_a_hung_step_is_found_and_its_engine_replaced() -> None:
         began = time.monotonic()
         reads = [read(group, f"hang {i}", prompt, 20) for i, prompt in enumerate(asked)]
         answers = asyncio.gather(*reads)
+
+        def says_so() -> bool:
+            try:
+                group.check_health(1.0)
+            except EngineStuckError as error:
+                return bool(re.search(r"Engine 0 made no progress .* running step \d+", str(error)))
+            return False
+
+        await until(says_so, 15.0)
         await until(lambda: set(group.processes().values()) != before, 15.0)
         assert time.monotonic() - began > 4.0
         (wrong,) = group.check_health(60.0)
@@ -282,12 +292,14 @@ asyncio.run(main())
 """
 
 
-def test_engines_end_with_their_parent_even_within_a_hung_step(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a stopped engine cannot know")
+def test_engines_end_with_their_parent_even_stopped_or_within_a_hung_step(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         engines = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        engines[1].send_signal(signal.SIGSTOP)
         parent.kill()
     gone, alive = psutil.wait_procs(engines, timeout=5)
     assert (len(gone), alive) == (2, [])

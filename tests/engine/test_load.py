@@ -55,7 +55,7 @@ def test_asking_for_the_kernels_where_they_cannot_is_refused(tiny: Path) -> None
 
 def test_the_format_is_told(wide: Path) -> None:
     note = loaded(wide, quantization="int8").weights_note([2**20, 2**19])
-    assert note == "weights of 1.0 + 0.5 MiB, by rank, quantized at load to int8"
+    assert note == "weights of 1.0 + 0.5 MiB, quantized at load to int8"
 
 
 def test_every_reason_against_the_kernels(wide: Path) -> None:

@@ -40,7 +40,7 @@ def noise(rank: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def check_collectives(size: int, way: str, dtype: torch.dtype, length: int) -> None:
-    """Sums in the order of ranks, bit for bit on all; columns and broadcasts."""
+    """Sums in the order of ranks, bit for bit on all; columns, rows and broadcasts."""
     inputs = [noise(rank, length, dtype=dtype) for rank in range(size)]
     total = inputs[0].float()
     for one in inputs[1:]:
@@ -57,6 +57,12 @@ def check_collectives(size: int, way: str, dtype: torch.dtype, length: int) -> N
         joined = ranks.gather_columns(columns, width)
         ids = torch.full((length,), ranks.rank, dtype=torch.int64)
         ranks.broadcast(ids)
+        ranks.peers = ranks.transport
+        counts = [3 * other + 1 for other in range(size)]
+        rows = ranks.gather_rows(inputs[ranks.rank][: counts[ranks.rank], None], counts)
+        assert torch.equal(
+            rows[:, 0], torch.cat([x[:n] for x, n in zip(inputs, counts, strict=True)])
+        )
         return x, joined, ids
 
     found = talk(size, way, act)

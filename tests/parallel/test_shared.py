@@ -34,8 +34,11 @@ def test_pieces_make_no_difference() -> None:
         memory = SharedMemory(fd, rank, size, lambda: False, capacity)
         x, ids = inputs[rank].clone(), torch.arange(50) * (rank == 0)
         parts = [torch.empty(4 * (r + 1), 5) for r in range(size)]
+        mine = torch.full((4 * (rank + 1), 5), float(rank))
         for _ in range(20):
-            memory.gather(torch.full((4 * (rank + 1), 5), float(rank)), parts)
+            memory.all_gather(mine, parts)
+            assert all(part.eq(r).all() for r, part in enumerate(parts))
+            memory.gather(mine, parts)
         memory.all_reduce(x)
         memory.broadcast(ids)
         return [x, ids, *parts]

@@ -109,6 +109,7 @@ async def test_probes_while_loading_ready_stuck_and_draining() -> None:
     async with stage() as s:
         s.client.check_health = stuck  # type: ignore[method-assign]
         assert await statuses() == [200, 503, 503]
+        assert "No progress for 61.0 s." in (await s.http.get("/health")).text
         assert (await s.chat()).status_code == 200, "requests wait for a replacement"
     async with stage() as s:
         s.client.check_health = lambda stuck_after_s: ["Engine 1 is restarting."]  # type: ignore[method-assign]

@@ -7,7 +7,7 @@ which backend it runs on.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -28,6 +28,18 @@ class GroupTables:
     """int64 [tokens]: block_id * block_size + offset where this step's K and V are written"""
     prepared: Any = None
     """what the backend worked out at the first layer of this step for the layers after it"""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Other ranks compute other tokens of the same step: how their keys and values come here."""
+
+    gather: Callable[[Tensor], Tensor]
+    """x [tokens of this rank, …] -> [tokens of all ranks, …]"""
+    positions: Tensor
+    """int64 [tokens of all ranks], in the order of `gather`"""
+    slot_mappings: tuple[Tensor, ...]
+    """by KV group, int64 [tokens of all ranks]: where each K and V is written"""
 
 
 @dataclass(slots=True)
@@ -62,12 +74,24 @@ class AttnBatch:
     query_lens_host: list[int]
     seq_lens_host: list[int]
     """the same numbers on the host, so that nobody has to wait for the device"""
+    exchange: Exchange | None = None
+    """None: all tokens of the step are here"""
     adapters: AdapterRows | None = None
     """None: nobody has one"""
 
     @property
     def num_rows(self) -> int:
         return len(self.query_lens_host)
+
+    def write(
+        self, backend: AttentionBackend, cache: Tensor, k: Tensor, v: Tensor, group: int
+    ) -> None:
+        """Store k and v [tokens, num_kv_heads, head_dim] of this rank, and what others computed."""
+        tables = self.groups[group]
+        if self.exchange is not None:
+            k, v = self.exchange.gather(torch.cat((k, v), dim=1)).chunk(2, dim=1)
+            tables = GroupTables(tables.block_tables, self.exchange.slot_mappings[group])
+        backend.write(cache, k, v, tables)
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

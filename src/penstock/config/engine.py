@@ -101,6 +101,12 @@ class EngineConfig:
         " own part of the KV cache; steps follow each other through them",
         unit="stages",
     )
+    prefill_context_parallel_size: int = option(
+        1,
+        "Processes that share the tokens of long prompts: every one holds the whole weights and the"
+        " whole KV cache (of its tensor-parallel part and stage) and computes a part of each chunk",
+        unit="processes",
+    )
     parallel_transport: str = option(
         "auto",
         "How parallel processes exchange tensors: `shared_memory` (x86 CPUs) or `distributed`"
@@ -125,5 +131,6 @@ class EngineConfig:
 
     @property
     def processes(self) -> int:
-        """Ranks of all stages."""
-        return self.tensor_parallel_size * self.pipeline_parallel_size
+        """Ranks of all parts and stages."""
+        parts = self.prefill_context_parallel_size
+        return self.tensor_parallel_size * parts * self.pipeline_parallel_size

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.config.engine import EngineConfig
+from penstock.config.features import check_features
 from penstock.config.log import REDACTABLE, LogConfig
 from penstock.config.model import ModelConfig
 from penstock.config.option import Option, options
@@ -49,6 +50,10 @@ class Config:
         full = self.model.model
         return self.model.served_model_name or ((full,) if own == full else (full, own))
 
+    def values(self) -> dict[str, Any]:
+        """Every field by its name, which is one of a kind."""
+        return {one.name: getattr(getattr(self, one.section), one.name) for one in all_options()}
+
     def check(self) -> Config:
         """Return self, or raise ConfigError naming the flag, the cause and the cure."""
         for option in all_options():
@@ -57,6 +62,7 @@ class Config:
         _check_engine(self.engine)
         _check_server(self.server)
         _check_log(self.log)
+        check_features(self.values())
         return self
 
 
@@ -107,6 +113,7 @@ def _check_engine(engine: EngineConfig) -> None:
     _at_least(engine, "num_threads", 1)
     _at_least(engine, "tensor_parallel_size", 1)
     _at_least(engine, "pipeline_parallel_size", 1)
+    _at_least(engine, "prefill_context_parallel_size", 1)
     size = engine.data_parallel_size
     ok = 1 <= size <= MAX_ENGINES
     _require(ok, "data_parallel_size", size, "out of range", f"Give 1 to {MAX_ENGINES}.")

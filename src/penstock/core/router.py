@@ -5,10 +5,11 @@ a picker takes one, and the receipt tells why (the shape of llm-d's scheduler pl
     load      few open requests and few prompt tokens to compute, relative to the least loaded
     session   the engine that had the session's last request; a hint
 
-An engine over its share of the load by more than a factor and some slack is skipped for this one
-request (consistent hashing with bounded loads, Mirrokni et al. 2018), so that no hot prefix floods
-an engine and no hot engine turns affinity off for the others. What was sent counts at once, before
-the engine reports it. Ties go to whoever got least of late, then round from a seeded start.
+An engine over its share of the load, now or of late, by more than a factor and some slack is
+skipped for this one request (consistent hashing with bounded loads, Mirrokni et al. 2018), so that
+no hot prefix floods an engine and no hot engine turns affinity off for the others. What was sent
+counts at once, before the engine reports it. Ties go to whoever got least of late, then round from
+a seeded start.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from penstock.core.affinity import PrefixIndex, Sessions
 TOKENS_PER_REQUEST = 256
 """Prompt tokens still to compute that weigh as much as one open request."""
 HALF_LIFE_S = 30.0
-"""Of what the tie-break remembers."""
+"""Of what is remembered of the load that was sent."""
+RECENT_FACTOR, RECENT_SLACK = 1.15, 4.0
+"""An engine's share of that load: this multiple of the mean and so many requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class Router:
         if not alive:
             return None
         loads = [self._load(view) for view in alive]
-        kept = self._under_share(alive, loads)
+        kept = self._under_share(alive, loads, now)
         views, loads = [alive[i] for i in kept], [loads[i] for i in kept]
         depths = self.index.depths(ask.hashes, sum(1 << view.index for view in views))
         scores = {
@@ -151,12 +154,24 @@ class Router:
         pending = book.pending(view.at) if book and book.sent else 0.0
         return view.requests + view.tokens / TOKENS_PER_REQUEST + pending
 
-    def _under_share(self, views: Sequence[EngineView], loads: list[float]) -> list[int]:
-        """Places of the engines that may get more. The least loaded one always may."""
+    def _under_share(
+        self, views: Sequence[EngineView], loads: list[float], now: float
+    ) -> list[int]:
+        """Places of the engines that may get more. Over its share of what was sent of late is one
+        for which sessions that stay where they are add up; it is spared while others have less to
+        do. The least loaded one always may."""
         fair = self._fair_factor * sum(loads) / len(loads)
-        return [
+        free = [
             i for i, load in enumerate(loads) if load <= fair + max(2.0, views[i].max_num_seqs / 8)
         ]
+        recent = [self._recency(view, now) for view in views]
+        most = RECENT_FACTOR * sum(recent) / len(recent) + RECENT_SLACK
+        least = min(loads)
+        return [i for i in free if recent[i] <= most or loads[i] <= least]
+
+    def _recency(self, view: EngineView, now: float) -> float:
+        book = self._books.get(view.index)
+        return book.recency(now) if book else 0.0
 
     def _session_scores(self, ask: Ask, views: Sequence[EngineView]) -> list[float]:
         last = self.sessions.get(ask.session) if ask.session else None
@@ -175,10 +190,7 @@ class Router:
         tied = [i for i, total in enumerate(totals) if total == top]
         if len(tied) == 1:
             return tied[0], "best score"
-        books = self._books
-        recency = [
-            books[index].recency(now) if (index := views[i].index) in books else 0.0 for i in tied
-        ]
+        recency = [self._recency(views[i], now) for i in tied]
         least = min(recency)
         tied = [i for i, recent in zip(tied, recency, strict=True) if recent == least]
         self._turn += 1

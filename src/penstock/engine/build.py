@@ -36,6 +36,7 @@ from penstock.errors import CheckpointError, ConfigError, EngineError, Unsupport
 from penstock.kernels import cpu
 from penstock.layers.decoder import Decoder
 from penstock.layers.native import NativeDecoder
+from penstock.parallel.context import least_row
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.parallel.stages import Stage
 
@@ -166,11 +167,20 @@ def build_engine(
 
 
 def check_split(config: Config) -> None:
-    """Raise UnsupportedError when the model cannot be shared by as many ranks and stages; at once,
-    and not by every one of them."""
+    """Raise UnsupportedError when the model cannot be shared by as many ranks and stages, or its
+    steps by as many parts; at once, and not by every one of them."""
     engine, folder = config.engine, model_folder(config)
+    parts, tokens = engine.prefill_context_parallel_size, engine.max_num_batched_tokens
+    least = least_row(parts)
+    if parts > 1 and (tokens or CPU_BUDGET) < least:
+        raise UnsupportedError(
+            f"--prefill-context-parallel-size {parts} shares chunks of {least} tokens or more, but "
+            f"a step has at most {tokens or CPU_BUDGET}.",
+            cure=f"Give --max-num-batched-tokens {least} or more, or fewer processes.",
+            param="prefill_context_parallel_size",
+        )
     stage = Stage(0, engine.pipeline_parallel_size)
-    ranks = RankGroup(0, engine.tensor_parallel_size, stage)
+    ranks = RankGroup(0, engine.tensor_parallel_size, stage, parts=parts)
     load(config, folder, read_config(folder), torch.device("cpu"), ranks, weights=False)
 
 
@@ -184,6 +194,8 @@ def _build(
             words += workers.loaded()
     stages.notes += [loaded.weights_note([word.weight_bytes for word in words]), loaded.how]
     room = _fit(config, part, words)
+    if workers is not None:
+        stages.notes.append(_shares(words, room, part.ranks.parts))
     limits = _limits(config, room, part)
     if workers is not None:
         workers.settle(room)
@@ -270,7 +282,7 @@ def _limits(config: Config, room: Room, part: Part) -> Limits:
     depth = max(engine.scheduler_depth, stages)
     tokens, mixed = room.max_num_batched_tokens, engine.max_num_mixed_prefill_tokens
     if mixed is None and engine.max_num_batched_tokens is None and part.device.type == "cpu":
-        mixed = CPU_MIXED_PREFILL
+        mixed = CPU_MIXED_PREFILL * engine.prefill_context_parallel_size
     beside = f", {mixed} of prompts while others decode" if mixed else ""
     part.stages.notes.append(f"a step computes up to {tokens} tokens{beside}")
     rows, slots = engine.max_num_seqs, part.adapter_slots
@@ -321,6 +333,18 @@ def _fit(config: Config, part: Part, words: list[Word]) -> Room:
     if tokens is None:
         tokens = max(CPU_BUDGET if part.device.type == "cpu" else GPU_BUDGET, rows)
     return Room(blocks, size, rows, tokens, context)
+
+
+def _shares(words: list[Word], room: Room, parts: int) -> str:
+    """What each rank holds, and which part of one copy of the model that is."""
+    tokens = room.num_blocks * room.block_size
+    held = [(word.weight_bytes, tokens * word.token_bytes) for word in words]
+    whole = sum(map(sum, held)) / parts
+    each = (
+        f"{weights / 2**20:.1f} + {kv / 2**20:.1f} ({(weights + kv) / whole:.0%})"
+        for weights, kv in held
+    )
+    return f"MiB of weights + KV cache, by rank: {', '.join(each)}"
 
 
 def _free_bytes(part: Part, words: list[Word]) -> int:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock, Thread
@@ -27,6 +25,7 @@ from penstock.config import Config
 from penstock.engine import wire
 from penstock.engine.client import ModelInfo
 from penstock.engine.engine import Message
+from penstock.engine.lifeline import SocketFolder
 
 PROGRAM = (sys.executable, "-m", "penstock.engine.process")
 POLL_MS = 200
@@ -53,6 +52,7 @@ class Child:
         self.beat = wire.Beat()
         """the latest"""
         self.ready = False
+        self._beats = False
         self._config = config
         self._index = index
         self._context = context
@@ -95,11 +95,11 @@ class Child:
 
     def _live(self) -> None:
         try:
-            folder = tempfile.mkdtemp(prefix="penstock-")  # 0700: nobody else can connect
+            self._folder = SocketFolder()
             try:
-                why = self._run(folder)
+                why = self._run(self._folder.path)
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                self._folder.remove()
         except (OSError, zmq.ZMQError) as error:
             why = f"could not be started: {error}"
         self._tell(self._on_end, self, why)
@@ -166,9 +166,11 @@ class Child:
     def _hear(self, message: wire.Upward) -> None:
         if not isinstance(message, wire.Beat):
             self.ready = self.ready or isinstance(message, ModelInfo)
+            if self.ready and self._beats:  # all sockets are connected: leave nothing when killed
+                self._folder.remove()
             self._tell(self._on_message, self, message)
             return
-        self.beat = message
+        self.beat, self._beats = message, True
         if message.limit_s and message.age_s > message.limit_s:
             self.kill(
                 f"was stuck {message.phase} for {message.age_s:.1f} s (limit"

@@ -414,7 +414,8 @@ class EngineGroup:
         for engine in self._engines:
             if engine.serving:
                 name = f"Engine {engine.index}"
-                engine.progress.check(name, len(engine.open), stuck_after_s)
+                phase = engine.child.beat.phase if engine.child else ""
+                engine.progress.check(name, len(engine.open), stuck_after_s, phase)
         return [engine.describe() for engine in self._engines if not engine.serving]
 
     def _state(self) -> str:

@@ -92,7 +92,7 @@ class Loaded:
     def weights_note(self, by_rank: list[int]) -> str:
         """by_rank: their weight_bytes."""
         note = " + ".join(f"{stored / 2**20:.1f}" for stored in by_rank)
-        note = f"weights of {note} MiB" + (", by rank" if len(by_rank) > 1 else "")
+        note = f"weights of {note} MiB"
         if self.format.name != "none":
             note += f", quantized at load to {self.format.name}"
         return note

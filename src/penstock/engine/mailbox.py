@@ -131,11 +131,14 @@ class Progress:
             self._at = time.monotonic()
         self.stats = stats
 
-    def check(self, name: str, num_open: int, stuck_after_s: float) -> None:
-        """Raise EngineStuckError when requests are open and no step was finished for long."""
+    def check(self, name: str, num_open: int, stuck_after_s: float, phase: str = "") -> None:
+        """Raise EngineStuckError when requests are open and no step was finished for long.
+
+        phase: what the engine says of itself, where it can say so in the middle of a step.
+        """
         age = time.monotonic() - self._at
         if num_open and age > stuck_after_s:
-            phase = "running a step" if self.stats.running else "taking in requests"
+            phase = phase or ("running a step" if self.stats.running else "taking in requests")
             raise EngineStuckError(
                 f"{name} made no progress for {age:.1f} s with {num_open} requests "
                 f"open; it was last seen {phase} (step {self.stats.step}).",

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from penstock.core.plan import Entry, StepPlan
+from penstock.core.plan import Entry
+from penstock.engine.rows import Rows
 
 
 class Pooling:
@@ -26,16 +27,17 @@ class Pooling:
         if entry.sampling.pooling:
             self._entries[entry.slot] = entry
 
-    def pool(self, plan: StepPlan, hidden: Tensor) -> dict[int, list[float]]:
-        """Vectors of the prompts that end in this plan, by index among the rows that want output.
+    def pool(self, rows: Rows, hidden: Tensor) -> dict[int, list[float]]:
+        """Vectors of the prompts that end in this step, by index among the rows that want output.
 
-        hidden: [tokens, hidden_size] of the plan's rows, one after the other.
+        hidden: [tokens, hidden_size] of the rows, one after the other.
         """
         found: dict[int, list[float]] = {}
         if not self._entries:
             return found
         offset = sampled = 0
-        for slot, count, samples in zip(plan.slots, plan.counts, plan.samples, strict=True):
+        columns = (column.tolist() for column in (rows.slots, rows.counts, rows.samples))
+        for slot, count, samples in zip(*columns, strict=True):
             entry = self._entries.get(slot)
             if entry is not None:
                 states = hidden[offset : offset + count]

@@ -22,6 +22,7 @@ from penstock.engine.activity import Activity
 from penstock.engine.client import EngineStats, ModelInfo
 from penstock.engine.clock import MonotonicClock
 from penstock.engine.engine import Engine, Message, Publish
+from penstock.engine.lifeline import die_with
 from penstock.engine.pulse import Pulse
 from penstock.errors import EngineError, PenstockError
 
@@ -46,6 +47,7 @@ class SocketInbox:
 
 def main(folder: str, parent: int, index: int, build: Build | None = None) -> int:
     """Serve until told to stop; the exit code."""
+    die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent decides when to stop
     context = zmq.Context()

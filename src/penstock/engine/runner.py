@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock.attention.base import AdapterRows, AttnBatch, GroupTables
+from penstock.attention.base import AdapterRows, AttnBatch, Exchange, GroupTables
 from penstock.core.plan import UNKNOWN, AdapterLoad, Entry, StepPlan, StepResult, TokenLogprobs
 from penstock.engine.pooling import Pooling
+from penstock.engine.rows import Ints, Rows, part_of, rows_of
 from penstock.engine.sampler import Sampler
 from penstock.errors import EngineError
 from penstock.models.base import CausalLM
+from penstock.parallel.context import divide
 from penstock.parallel.ranks import ALONE, RankGroup
 
 LOGIT_ROWS = 256
 """Most prompt positions whose logits are in memory at once, for prompt logprobs."""
-
-Ints = NDArray[np.int64]
 
 
 class ModelRunner:
@@ -86,25 +87,40 @@ class ModelRunner:
 
     def _run(self, plan: StepPlan) -> StepResult:
         self._take_in(plan)
-        slots = np.array(plan.slots, np.int64)
-        starts = np.array(plan.starts, np.int64)
-        counts = np.array(plan.counts, np.int64)
-        ids, positions, owners = self._inputs(plan, slots, starts, counts)
-        batch = self._batch(slots, starts, counts, positions, owners)
+        whole = rows_of(plan)
+        parts = self._divide(whole)
+        own = whole if parts is None else parts[self._ranks.part]
+        ids = self._inputs(own)
+        batch = self._batch(own)
+        if parts is not None:
+            batch.exchange = self._exchange(parts)
         entering = ids if self._ranks.stage.first else self._received(len(ids))
-        hidden = self._model.forward(entering, self._to_device(positions), self._caches, batch)
+        positions = self._to_device(own.positions)
+        hidden = self._model.forward(entering, positions, self._caches, batch)
         result = StepResult(plan.step, [])
         if not self._ranks.stage.last:
             self._ranks.send(hidden)
             return result
-        self._score_prompts(plan, hidden, result)
-        result.embeddings = self._pooling.pool(plan, hidden)
-        wanted = np.flatnonzero(plan.samples)
-        if len(wanted):
-            last = np.cumsum(counts)[wanted] - 1
-            rows = hidden if len(last) == len(hidden) else hidden[self._to_device(last)]
-            self._sample(rows, slots[wanted], (starts + counts)[wanted], result)
+        if self._ranks.part == 0:
+            self._score_prompts(own, hidden, result)
+            result.embeddings = self._pooling.pool(own, hidden)
+        if whole.samples.any():
+            self._sample(hidden, own, whole, result)
         return result
+
+    def _divide(self, rows: Rows) -> list[Rows] | None:
+        """What each context-parallel part computes; None: everything."""
+        if self._ranks.parts == 1:
+            return None
+        whole = [self._all_wanted(slot) for slot in rows.slots]
+        spans = divide(rows.starts.tolist(), rows.counts.tolist(), whole, self._ranks.parts)
+        return None if spans is None else [part_of(rows, own) for own in spans]
+
+    def _all_wanted(self, slot: int) -> bool:
+        """Whether the leader needs the hidden states of all its prompt."""
+        entry = self._entries[slot]
+        assert entry is not None
+        return entry.sampling.prompt_logprobs is not None or bool(entry.sampling.pooling)
 
     def _received(self, tokens: int) -> Tensor:
         """Hidden states of the stage before."""
@@ -136,75 +152,89 @@ class ModelRunner:
         tensor = torch.from_numpy(array)
         return tensor if self._device.type == "cpu" else tensor.to(self._device)
 
-    def _inputs(
-        self, plan: StepPlan, slots: Ints, starts: Ints, counts: Ints
-    ) -> tuple[Tensor, Ints, Ints]:
-        """Packed (ids on the device, positions, row of each token)."""
-        given = np.array(plan.tokens, np.int64)
-        if len(counts) == int(counts.sum()):
-            ids, positions, owners = given, starts, np.arange(len(slots))
-            places = ids
+    def _inputs(self, rows: Rows) -> Tensor:
+        """Packed ids on the device."""
+        if rows.num_tokens == len(rows.slots):
+            ids = rows.tokens
         else:
-            owners = np.repeat(np.arange(len(slots)), counts)
-            ends = np.cumsum(counts)
-            positions = np.arange(ends[-1]) - np.repeat(ends - counts - starts, counts)
-            ids = np.empty(ends[-1], np.int64)
-            for row, end in enumerate(ends):
-                count, start = int(counts[row]), int(starts[row])
+            ids = np.empty(rows.num_tokens, np.int64)
+            for row, end in enumerate(np.cumsum(rows.counts)):
+                count, start = int(rows.counts[row]), int(rows.starts[row])
                 if count == 1:
-                    ids[end - 1] = given[row]
+                    ids[end - 1] = rows.tokens[row]
                 else:
-                    ids[end - count : end] = self._ids[slots[row]][start : start + count]
-            places = ids
-        on_device = self._to_device(places)
+                    ids[end - count : end] = self._ids[rows.slots[row]][start : start + count]
+        on_device = self._to_device(ids)
         unknown = np.flatnonzero(ids == UNKNOWN)
         if len(unknown):
-            on_device[self._to_device(unknown)] = self._last[
-                self._to_device(slots[owners[unknown]])
-            ]
-        return on_device, positions, owners
+            slots = rows.slots[rows.owners[unknown]]
+            on_device[self._to_device(unknown)] = self._last[self._to_device(slots)]
+        return on_device
 
-    def _batch(
-        self, slots: Ints, starts: Ints, counts: Ints, positions: Ints, owners: Ints
-    ) -> AttnBatch:
-        size = self._block_size
-        lengths = starts + counts
-        width = -(-int(lengths.max()) // size)
-        query_start = np.zeros(len(slots) + 1, np.int32)
-        np.cumsum(counts, out=query_start[1:])
-        groups = []
-        for table in self._tables:
-            tables = table[slots, :width]
-            mapping = tables[owners, positions // size].astype(np.int64) * size + positions % size
-            groups.append(GroupTables(self._to_device(tables), self._to_device(mapping)))
+    def _batch(self, rows: Rows) -> AttnBatch:
+        lengths = rows.lengths
+        width = -(-int(lengths.max()) // self._block_size)
+        query_start = np.zeros(len(rows.slots) + 1, np.int32)
+        np.cumsum(rows.counts, out=query_start[1:])
+        groups = [
+            GroupTables(
+                self._to_device(table[rows.slots, :width]),
+                self._to_device(self._places(table, rows)),
+            )
+            for table in self._tables
+        ]
         return AttnBatch(
             query_start=self._to_device(query_start),
             seq_lens=self._to_device(lengths.astype(np.int32)),
             groups=tuple(groups),
-            query_lens_host=counts.tolist(),
+            query_lens_host=rows.counts.tolist(),
             seq_lens_host=lengths.tolist(),
-            adapters=self._adapter_rows(slots, owners),
+            adapters=self._adapter_rows(rows),
         )
 
-    def _adapter_rows(self, slots: Ints, owners: Ints) -> AdapterRows | None:
-        of_row = self._adapters[slots]
+    def _places(self, table: NDArray[np.int32], rows: Rows) -> Ints:
+        """Where the K and V of each token go."""
+        blocks = table[rows.slots[rows.owners], rows.positions // self._block_size]
+        return blocks.astype(np.int64) * self._block_size + rows.positions % self._block_size
+
+    def _exchange(self, parts: list[Rows]) -> Exchange:
+        positions = np.concatenate([rows.positions for rows in parts])
+        places = [
+            np.concatenate([self._places(table, rows) for rows in parts]) for table in self._tables
+        ]
+        counts = [rows.num_tokens for rows in parts]
+        return Exchange(
+            partial(self._ranks.gather_rows, counts=counts),
+            self._to_device(positions),
+            tuple(self._to_device(each) for each in places),
+        )
+
+    def _adapter_rows(self, rows: Rows) -> AdapterRows | None:
+        of_row = self._adapters[rows.slots]
         if of_row.max() < 0:
             return None
-        of_token = of_row[owners]
+        of_token = of_row[rows.owners]
         tokens = np.argsort(of_token, kind="stable")
         starts = np.searchsorted(of_token[tokens], np.arange(self._max_adapters + 1))
         adapted = tokens[starts[0] :]
         return AdapterRows(self._to_device(adapted), (starts - starts[0]).tolist())
 
-    def _sample(self, rows: Tensor, slots: Ints, lengths: Ints, result: StepResult) -> None:
-        logits = self._model.logits(rows)
+    def _sample(self, hidden: Tensor, own: Rows, whole: Rows, result: StepResult) -> None:
+        """The rows of `whole` that want output; part 0 has the last token of each."""
+        slots = whole.slots[whole.samples]
         places = self._to_device(slots)
+        logits = None
+        if self._ranks.part == 0:
+            last = np.cumsum(own.counts)[own.samples] - 1
+            rows = hidden if len(last) == len(hidden) else hidden[self._to_device(last)]
+            logits = self._model.logits(rows)
         if self._sampler is None:
             ids = torch.empty(len(slots), dtype=torch.int64, device=self._device)
             self._ranks.broadcast(ids)
             self._last[places] = ids
             return
-        positions = (lengths - self._num_prompt[slots]).tolist()
+        assert logits is not None, "the leader is of part 0"
+        positions = (whole.lengths[whole.samples] - self._num_prompt[slots]).tolist()
         drawn = self._sampler.sample(logits, slots.tolist(), positions)
         # A bad row (-1) fails when the host sees it; until then its id must be one that exists.
         ids = drawn.ids.clamp(min=0)
@@ -213,12 +243,11 @@ class ModelRunner:
         result.tokens = [[token] if token >= 0 else [] for token in drawn.ids.tolist()]
         result.logprobs = {row: [found] for row, found in drawn.logprobs.items()}
 
-    def _score_prompts(self, plan: StepPlan, hidden: Tensor, result: StepResult) -> None:
+    def _score_prompts(self, rows: Rows, hidden: Tensor, result: StepResult) -> None:
         """Logprobs of the prompt tokens that follow the computed positions, where asked for."""
         offset = 0
-        for row, (slot, start, count) in enumerate(
-            zip(plan.slots, plan.starts, plan.counts, strict=True)
-        ):
+        places = zip(rows.index, rows.slots, rows.starts, rows.counts, strict=True)
+        for row, slot, start, count in (map(int, place) for place in places):
             entry = self._entries[slot]
             assert entry is not None
             top = entry.sampling.prompt_logprobs

@@ -18,12 +18,14 @@ from threading import Thread
 
 from penstock.core.plan import StepPlan
 from penstock.engine.frames import Room, Task, Word, decode, encode
+from penstock.engine.lifeline import die_with
 from penstock.errors import EngineError, PenstockError, from_dict
 
 BEAT_S = 0.25
 
 
 def main(fd: int, parent: int) -> int:
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     line = Connection(fd)
     try:

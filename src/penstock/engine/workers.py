@@ -36,7 +36,11 @@ class Workers:
     def __init__(self, config: Config, index: int = 0) -> None:
         """Start the processes. config: with a local checkpoint folder; index: of the engine."""
         engine = config.engine
-        self._world = World(engine.tensor_parallel_size, engine.pipeline_parallel_size)
+        self._world = World(
+            engine.tensor_parallel_size,
+            engine.pipeline_parallel_size,
+            engine.prefill_context_parallel_size,
+        )
         self.seat = self._world.seat(0)
         """the leader's own"""
         self._pulses = self.seat.pulses()

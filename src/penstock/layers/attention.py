@@ -92,7 +92,7 @@ class Attention:
             rotated = rotation(rotated)
         q, k = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
         tables = batch.groups[shape.group]
-        self._backend.write(cache, k, v, tables)
+        batch.write(self._backend, cache, k, v, shape.group)
         out = self._backend.attend(
             q, cache, batch, tables, shape.score_scale, shape.window, shape.softcap
         )

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from penstock.attention.base import AttnBatch
+from penstock.attention.base import AttnBatch, Exchange
 from penstock.attention.cpu import view
 from penstock.kernels.cpu import pack
 from penstock.kernels.cpu.ops import GATED, Batch, Epilogue, GroupTables, Rope, Routing
@@ -94,8 +95,8 @@ class NativeDecoder:
                 softcap=plan.logit_softcap,
             )
         self._caches: list[Tensor] = []
-        self._bodies: dict[bool, list[Program]] = {}
-        """for steps without adapters and with them"""
+        self._bodies: dict[tuple[bool, bool], _Body] = {}
+        """for steps (with adapters, of which other ranks compute a part)"""
         slots = next((a.slots for layer in self._layers for a in layer.additions.values()), 0)
         self._slots = Routing.allocate(max_tokens, slots, 1, True) if slots else None
         """which tokens have the adapter of a slot"""
@@ -108,9 +109,9 @@ class NativeDecoder:
         """See CausalLM.forward. The result is overwritten by the next step."""
         if caches is not self._caches:
             self._bodies, self._caches = {}, caches
-        adapted = batch.adapters is not None
-        if adapted not in self._bodies:
-            self._bodies[adapted] = self._record(caches, adapted)
+        kind = (batch.adapters is not None, batch.exchange is not None)
+        if kind not in self._bodies:
+            self._bodies[kind] = self._record(caches, *kind)
         if batch.adapters is not None:
             assert self._slots is not None
             self._slots.tokens[: len(batch.adapters.tokens)] = batch.adapters.tokens
@@ -123,14 +124,27 @@ class NativeDecoder:
             residual.copy_(x if self._embed is None else self._embed(x))
         groups = [GroupTables(g.block_tables, g.slot_mapping) for g in batch.groups]
         run = Batch(ids, positions, batch.query_start, batch.seq_lens, NOTHING, groups)
-        for index, program in enumerate(self._bodies[adapted]):
-            if index:
+        body = self._bodies[kind]
+        for index, program in enumerate(body.programs):
+            if index in body.writers:
+                assert batch.exchange is not None
+                self._write_all(body, index, count, batch.exchange)
+            elif index:
                 assert self._partial is not None
                 self._ranks.all_reduce(self._partial[:count])
                 if self.plan.norms == "pre":
                     residual += self._partial[:count]
             program.run(run)
         return self._hidden[:count]
+
+    def _write_all(self, body: _Body, index: int, count: int, exchange: Exchange) -> None:
+        """Rotate and store the keys and values of all ranks' tokens."""
+        found = exchange.gather(body.qkv[:count, -body.kv.shape[1] :])
+        body.kv[: len(found)] = found
+        groups = [GroupTables(NO_ROWS, places) for places in exchange.slot_mappings]
+        ids = self._no_ids[: len(found)]
+        run = Batch(ids, exchange.positions, NO_ROWS, NO_ROWS, NOTHING, groups)
+        body.writers[index].run(run)
 
     @property
     def _looks_up(self) -> bool:
@@ -154,8 +168,8 @@ class NativeDecoder:
             for additions in layer.additions.values():
                 additions.store(slot, weights.get(i, {}))
 
-    def _record(self, caches: list[Tensor], adapted: bool) -> list[Program]:
-        """Programs, one for each run of ops between two sums over the ranks."""
+    def _record(self, caches: list[Tensor], adapted: bool, parted: bool) -> _Body:
+        """adapted: some tokens have an adapter; parted: other ranks compute other tokens."""
         plan, tokens, x = self.plan, len(self._x), self._x
         heads, dim = self._layers[0].heads, plan.head_dim
         qkv = torch.empty(tokens, (heads + 2 * self.num_kv_heads) * dim)
@@ -163,7 +177,8 @@ class NativeDecoder:
         attended = torch.empty(tokens, heads * dim, dtype=self._act)
         eps = plan.norm_eps
         inner = _Inner(self._layers, plan, tokens, self._act, adapted)
-        body = [Program(self._pool, tokens, 1)]
+        kv_all = torch.empty(tokens if parted else 0, 2 * self.num_kv_heads * dim)
+        body, writers = [Program(self._pool, tokens, 1)], dict[int, Program]()
         if self._looks_up:
             assert self._embed is not None
             _embed(body[0], self._embed.table, x, self._embed.scale)
@@ -174,6 +189,10 @@ class NativeDecoder:
                 self._adapt(body[-1], layer.additions["qkv"], x, qkv, layer.norm_in)
             for columns, weight in layer.whole_norms:
                 body[-1].norm(qkv[:, columns], weight, eps, qkv[:, columns])
+            if parted:
+                writer = writers[len(body)] = Program(self._pool, tokens, 1)
+                writer.rope(kv_all, None, kv, layer.rope, layer.group)
+                body.append(Program(self._pool, tokens, 1))
             body[-1].rope(qkv, q, kv, layer.rope, layer.group)
             body[-1].attention(
                 q,
@@ -201,7 +220,7 @@ class NativeDecoder:
                 self._add_experts(body, layer, layer.experts, inner)
         if self._norm is not None:
             body[-1].norm(x, self._norm, eps, self._hidden)
-        return body
+        return _Body(body, writers, qkv, kv_all)
 
     def _adapt(
         self,
@@ -266,6 +285,18 @@ class NativeDecoder:
             return
         program.combine(inner.products, inner.routing, self._partial, plan.residual_scale)
         self._add_partial(body, layer.norm_mlp)
+
+
+class _Body(NamedTuple):
+    """A model's layers, one program for each run of ops between two exchanges with other ranks."""
+
+    programs: list[Program]
+    writers: dict[int, Program]
+    """index of a program -> what stores all ranks' keys and values before it; before all others
+    but the first, products are summed over the ranks"""
+    qkv: Tensor
+    kv: Tensor
+    """of the tokens of all ranks, where there are writers"""
 
 
 class _Inner:

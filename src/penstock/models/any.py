@@ -100,7 +100,7 @@ class AnyPlan:
         ranks: RankGroup,
     ) -> AnyModel:
         """A model that has to `load` itself. Raises UnsupportedError."""
-        if ranks.size > 1 or ranks.stage.count > 1:
+        if ranks.size > 1 or ranks.stage.count > 1 or ranks.parts > 1:
             raise _refused(self.where, "it cannot be shared by several processes")
         if format.name != "none":
             raise _refused(self.where, f"--quantization {format.name} does not know its layers")

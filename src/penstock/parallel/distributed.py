@@ -49,9 +49,7 @@ class Distributed:
 
     def gather(self, x: Tensor, parts: list[Tensor]) -> None:
         """See Transport."""
-        widest = max(part.numel() for part in parts)
-        padded = torch.empty(widest, dtype=x.dtype, device=x.device)
-        padded[: x.numel()].copy_(x.view(-1))
+        padded = _padded(x, parts)
         options = GatherOptions()
         options.rootRank = 0
         if self._rank:
@@ -59,8 +57,14 @@ class Distributed:
             return
         found = [torch.empty_like(padded) for _ in parts]
         self._wait(self._group.gather([found], [padded], options))
-        for part, flat in zip(parts, found, strict=True):
-            part.view(-1).copy_(flat[: part.numel()])
+        _unpad(found, parts)
+
+    def all_gather(self, x: Tensor, parts: list[Tensor]) -> None:
+        """See Transport."""
+        padded = _padded(x, parts)
+        found = [torch.empty_like(padded) for _ in parts]
+        self._wait(self._group.allgather([found], [padded], AllgatherOptions()))
+        _unpad(found, parts)
 
     def broadcast(self, x: Tensor) -> None:
         """See Transport."""
@@ -73,6 +77,18 @@ class Distributed:
             work.wait()
         except RuntimeError as error:
             raise EngineError(f"Rank {self._rank} lost the others: {error}") from error
+
+
+def _padded(x: Tensor, parts: list[Tensor]) -> Tensor:
+    """x, flat, as long as the longest part: torch.distributed wants equal sizes."""
+    padded = torch.empty(max(map(Tensor.numel, parts)), dtype=x.dtype, device=x.device)
+    padded[: x.numel()].copy_(x.view(-1))
+    return padded
+
+
+def _unpad(found: list[Tensor], parts: list[Tensor]) -> None:
+    for part, flat in zip(parts, found, strict=True):
+        part.view(-1).copy_(flat[: part.numel()])
 
 
 def _connect(fd: int, rank: int, size: int, device: torch.device, timeout: timedelta) -> Any:

@@ -76,20 +76,24 @@ class Seat:
 
     rank: int
     size: int
+    part: int
+    parts: int
     stage: int
     stages: int
     pulse: int
     """Words: 0 = the group is broken; 1 + RankGroup.number = that process's heartbeats"""
     group: Meeting | None
+    peers: Meeting | None
     source: Meeting | None
     sink: Meeting | None
 
     def ranks(self) -> RankGroup:
         """The place, before anybody is connected."""
-        return RankGroup(self.rank, self.size, Stage(self.stage, self.stages))
+        stage = Stage(self.stage, self.stages)
+        return RankGroup(self.rank, self.size, stage, self.part, self.parts)
 
     def pulses(self) -> Words:
-        return Words(self.pulse, 1 + self.size * self.stages)
+        return Words(self.pulse, 1 + self.size * self.parts * self.stages)
 
     def connect(self, ranks: RankGroup, device: torch.device, way: str, broken: Broken) -> None:
         """Let `ranks` talk; all processes do so at about the same time, each from the first stage
@@ -98,12 +102,14 @@ class Seat:
             ranks.source = self.source.connect(1, device, way, broken)
         if self.group is not None:
             ranks.transport = self.group.connect(self.rank, device, way, broken)
+        if self.peers is not None:
+            ranks.peers = self.peers.connect(self.part, device, way, broken)
         if self.sink is not None:
             ranks.sink = self.sink.connect(0, device, way, broken)
 
     @property
     def fds(self) -> tuple[int, ...]:
-        meetings = (self.group, self.source, self.sink)
+        meetings = (self.group, self.peers, self.source, self.sink)
         return (self.pulse, *(fd for meeting in meetings if meeting for fd in meeting.fds))
 
     def close(self) -> None:
@@ -113,31 +119,47 @@ class Seat:
 
 
 class World:
-    """The meetings of `stages` groups of `size` ranks. Process 0 leads: rank 0 of the last stage,
-    where tokens are sampled; the others follow stage by stage."""
+    """The meetings of `stages` x `parts` groups of `size` ranks. Process 0 leads: rank 0 of the
+    first part of the last stage, where tokens are sampled; the others follow part by part and
+    stage by stage (see RankGroup.number)."""
 
-    def __init__(self, size: int, stages: int) -> None:
-        self.size, self.stages = size, stages
-        self.processes = size * stages
+    def __init__(self, size: int, stages: int = 1, parts: int = 1) -> None:
+        self.size, self.stages, self.parts = size, stages, parts
+        self.processes = size * stages * parts
         self._pulse = unnamed_file(words_bytes(1 + self.processes))
-        self._groups = [Meeting.call(size) if size > 1 else None for _ in range(stages)]
+        groups = range(stages * parts)
+        self._groups = [Meeting.call(size) if size > 1 else None for _ in groups]
+        peers = range(stages * size)
+        self._peers = [Meeting.call(parts) if parts > 1 else None for _ in peers]
         self._links = [
-            [Meeting.call(2, LINK_CAPACITY) for _ in range(size)] for _ in range(stages - 1)
+            [Meeting.call(2, LINK_CAPACITY) for _ in range(parts * size)] for _ in range(stages - 1)
         ]
         self._open = True
 
     def seat(self, number: int) -> Seat:
         """See RankGroup.number."""
-        stage, rank = self.stages - 1 - number // self.size, number % self.size
-        source = self._links[stage - 1][rank] if stage else None
-        sink = self._links[stage][rank] if stage < self.stages - 1 else None
-        group = self._groups[stage]
-        return Seat(rank, self.size, stage, self.stages, self._pulse, group, source, sink)
+        back, within = divmod(number, self.parts * self.size)
+        part, rank = divmod(within, self.size)
+        stage = self.stages - 1 - back
+        return Seat(
+            rank,
+            self.size,
+            part,
+            self.parts,
+            stage,
+            self.stages,
+            self._pulse,
+            group=self._groups[stage * self.parts + part],
+            peers=self._peers[stage * self.size + rank],
+            source=self._links[stage - 1][within] if stage else None,
+            sink=self._links[stage][within] if stage < self.stages - 1 else None,
+        )
 
     def close(self) -> None:
         """This process needs no new connection. May be called twice."""
         if self._open:
             self._open = False
-            meetings = [*self._groups, *(link for links in self._links for link in links)]
+            links = [link for links in self._links for link in links]
+            meetings = [*self._groups, *self._peers, *links]
             for fd in (self._pulse, *(fd for one in meetings if one for fd in one.fds)):
                 os.close(fd)

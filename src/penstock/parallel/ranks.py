@@ -6,6 +6,7 @@ Every rank adds in the order of ranks, so that all hold the same bits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +55,10 @@ class Transport(Protocol):
         tells the sizes."""
         ...
 
+    def all_gather(self, x: Tensor, parts: list[Tensor]) -> None:
+        """Contiguous x of every rank r to every rank's parts[r]."""
+        ...
+
     def broadcast(self, x: Tensor) -> None:
         """Rank 0's x to all, in place; contiguous."""
         ...
@@ -63,21 +68,30 @@ class RankGroup:
     """The ranks that share each layer of a model, or of one stage of it; this process is `rank` of
     `size`. Without a transport a group of several can split but not talk.
 
-    source, sink: to the same rank of the stage before and after, each a Transport of two.
+    part, parts: of those that hold the same weights, and compute parts of the same long rows.
+    peers: to the same rank of the other parts. source, sink: to the same rank of the stage before
+    and after, each a Transport of two.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, stage: Stage = WHOLE) -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, stage: Stage = WHOLE, part: int = 0, parts: int = 1
+    ) -> None:
         self.rank = rank
         self.size = size
         self.stage = stage
+        self.part = part
+        self.parts = parts
         self.transport: Transport | None = None
+        self.peers: Transport | None = None
         self.source: Transport | None = None
         self.sink: Transport | None = None
 
     @property
     def number(self) -> int:
-        """Of the process: the last stage's ranks come first, for its rank 0 leads."""
-        return (self.stage.count - 1 - self.stage.index) * self.size + self.rank
+        """Of the process: the last stage's ranks come first, for its rank 0 leads; those of a part
+        stand together."""
+        place = (self.stage.count - 1 - self.stage.index) * self.parts + self.part
+        return place * self.size + self.rank
 
     @property
     def leads(self) -> bool:
@@ -139,10 +153,19 @@ class RankGroup:
         self.transport.gather(x.contiguous(), parts)
         return torch.cat(parts, dim=1) if self.rank == 0 else x
 
+    def gather_rows(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        """x [counts[part], …] of each part -> [sum of counts, …] in the order of parts."""
+        assert self.peers is not None, "there is one part only"
+        whole = torch.empty((sum(counts), *x.shape[1:]), dtype=x.dtype, device=x.device)
+        self.peers.all_gather(x.contiguous(), list(torch.split(whole, list(counts))))
+        return whole
+
     def broadcast(self, x: Tensor) -> None:
-        """Rank 0's x to all, in place."""
-        if self.transport is not None:
+        """The leader's x to all ranks of its stage, in place."""
+        if self.transport is not None and self.part == 0:
             self.transport.broadcast(x)
+        if self.peers is not None:
+            self.peers.broadcast(x)
 
     def receive(self, x: Tensor) -> None:
         """Fill x with what the stage before passes on."""

@@ -137,6 +137,21 @@ class SharedMemory:
                 source = slots[rank][: len(piece)] if rank else mine[first : first + room]
                 piece.copy_(source)
 
+    def all_gather(self, x: Tensor, parts: list[Tensor]) -> None:
+        """See Transport."""
+        buffers = self._buffers(x.dtype)
+        room = self._capacity // x.itemsize
+        mine, flats = x.view(-1), [part.view(-1) for part in parts]
+        for first in range(0, max(map(len, flats)), room):
+            slots = buffers[self._enter()]
+            piece = mine[first : first + room]
+            slots[self._rank][: len(piece)].copy_(piece)
+            self._publish()
+            self._wait(self._ranks, self._count)
+            for slot, flat in zip(slots, flats, strict=True):
+                piece = flat[first : first + room]
+                piece.copy_(slot[: len(piece)])
+
     def broadcast(self, x: Tensor) -> None:
         """See Transport."""
         flat = x.view(-1)
