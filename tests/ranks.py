@@ -50,8 +50,9 @@ class Rank:
         if parent is not None:
             seat.close()
 
-    def load(self, path: Path, format: str, way: str, backend: str) -> CausalLM:
+    def load(self, path: Path, format: str, way: str, backend: str, kv: str) -> CausalLM:
         self.ranks = self._groups[way]
+        self._kv: torch.dtype = getattr(torch, kv)
         self.backend: AttentionBackend = ATTENTION_BACKENDS.load(backend)()
         linear = FORMATS.load(format)()
         model = load_model(path, torch.float32, CPU, self.backend, linear, self.ranks)
@@ -63,11 +64,11 @@ class Rank:
 
     def feed(self, ids: list[int]) -> torch.Tensor:
         """On the leader logits."""
-        return Sequence(self.model, self.backend, 16, ranks=self.ranks).feed(ids)
+        return Sequence(self.model, self.backend, 16, self._kv, self.ranks).feed(ids)
 
     def settle(self, room: Room) -> ModelRunner:
         model, sizes = self.model, (room.num_blocks, room.block_size)
-        shape = (model.num_kv_heads, model.head_dim, torch.float32, CPU)
+        shape = (model.num_kv_heads, model.head_dim, self._kv, CPU)
         caches = allocate_caches(self.backend, model.kv_groups, *sizes, *shape)
         self.runner = ModelRunner(
             model, caches, room.block_size, room.max_num_seqs, room.max_model_len, CPU, self.ranks
@@ -105,9 +106,11 @@ class Team:
         format: str = "none",
         way: str = "shared_memory",
         backend: str = "torch",
+        kv: str = "float32",
     ) -> CausalLM:
-        self._tell("load", path, format, way, backend)
-        return self._rank.load(path, format, way, backend)
+        """kv: dtype of the cache."""
+        self._tell("load", path, format, way, backend, kv)
+        return self._rank.load(path, format, way, backend, kv)
 
     @property
     def backend(self) -> AttentionBackend:

@@ -77,8 +77,10 @@ def run(
     mix: Mix,
     prompts: list[list[int]],
     team: Team | None = None,
+    kv: torch.dtype = torch.float32,
 ) -> tuple[list[list[int]], int]:
-    """(tokens of each prompt, preemptions). A team has loaded the model on its ranks."""
+    """(tokens of each prompt, preemptions). A team has loaded the model on its ranks; otherwise kv
+    is the dtype of the cache."""
     groups = model.kv_groups
     longest = max(len(p) for p in prompts) + NEW
     per_request = -(-longest // BLOCK) * len(groups)
@@ -91,7 +93,7 @@ def run(
         executor = GroupExecutor(runner.run, team)
     else:
         caches = allocate_caches(
-            backend, groups, blocks, BLOCK, model.num_kv_heads, model.head_dim, torch.float32, CPU
+            backend, groups, blocks, BLOCK, model.num_kv_heads, model.head_dim, kv, CPU
         )
         runner = ModelRunner(model, caches, BLOCK, mix.batch, CONTEXT, CPU)
         executor = (ThreadExecutor if mix.depth > 1 else InlineExecutor)(runner.run)

@@ -25,6 +25,13 @@ from penstock.quant.base import LinearFormat
 from penstock.registry import ATTENTION_BACKENDS, FORMATS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KV_DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "int8": torch.int8,
+}
 NATIVE = "cpu"
 """the backend whose models run as programs"""
 NATIVE_ACTS = ("silu", "swish")
@@ -79,6 +86,7 @@ class Loaded:
     model: LoadableLM
     backend: AttentionBackend
     dtype: torch.dtype
+    kv_dtype: torch.dtype
     device: torch.device
     format: LinearFormat
     how: str
@@ -140,7 +148,8 @@ def load(
     linear_format: LinearFormat = FORMATS.load(config.model.quantization)()
     make = load_model if weights else build_model
     model = make(folder, dtype, device, backend, linear_format, ranks)
-    return Loaded(model, backend, dtype, device, linear_format, _how(name, against))
+    kv_dtype = KV_DTYPES.get(config.engine.kv_cache_dtype, dtype)
+    return Loaded(model, backend, dtype, kv_dtype, device, linear_format, _how(name, against))
 
 
 def _how(name: str, against: str | None) -> str:

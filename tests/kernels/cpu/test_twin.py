@@ -14,6 +14,7 @@ from penstock.kernels.cpu import pack, program, twin
 from penstock.kernels.cpu.ops import Batch, Epilogue, GroupTables, KVCache, Rope
 from penstock.kernels.cpu.pack import Format
 from penstock.kernels.cpu.program import Program
+from penstock.kernels.symmetric import quantize_rows
 from tests.kernels.cpu.weights import batch, packed
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
@@ -113,7 +114,7 @@ def test_norm(size: int, isa: str) -> None:
 def test_embed(dtype: torch.dtype, isa: str) -> None:
     table, scales = torch.randn(50, 72), None
     if dtype == torch.int8:
-        table, scale = twin.quantize(table)
+        table, scale = quantize_rows(table)
         scales = scale[:, 0].contiguous()
     table = table.to(dtype)
     ids = torch.tensor([49, 0, 7, 7])
@@ -162,7 +163,7 @@ def test_rope_and_write(dtype: torch.dtype, isa: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 def test_attention(dtype: torch.dtype, isa: str) -> None:
     """Over the same cache. bfloat16 rounds queries and probabilities; int8 keeps 16 bits of the
-    queries."""
+    queries, on tiles 8."""
     rows = ((1, 5), (7, 7), (1, 700), (50, 130))
     for (heads, kv_heads, dim), window, softcap in itertools.product(
         ((3, 1, 64), (4, 4, 16), (8, 2, 128)), (0, 70), (0.0, 5.0)
@@ -184,6 +185,8 @@ def test_attention(dtype: torch.dtype, isa: str) -> None:
         op.run(given)
         twin.attention(q, expected, cache, dim**-0.5, given, window, softcap)
         tolerance = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.int8: 5e-4}[dtype]
+        if isa == "amx" and dtype == torch.int8 and dim % 32 == 0:  # rounds as bfloat16 does
+            tolerance = 2e-2
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
