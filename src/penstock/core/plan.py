@@ -97,7 +97,14 @@ class StepResult:
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     """by row index of the plan: logprobs of the prompt tokens after each computed position"""
     device_s: float = 0.0
-    """seconds inside the model and the sampler"""
+    """seconds of the whole step, waiting for other stages excluded; then its parts"""
+    prepare_s: float = 0.0
+    """the plan to tensors"""
+    forward_s: float = 0.0
+    """the model, logits included"""
+    sample_s: float = 0.0
+    kernel_s: float | None = None
+    """inside our CPU kernels; None where they do not compute the model"""
     error: dict[str, object] | None = None
     """`PenstockError.to_dict` of a step that failed as a whole; the rows got nothing"""
 

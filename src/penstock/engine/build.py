@@ -27,11 +27,12 @@ from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecut
 from penstock.engine.frames import Room, Word
 from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
-from penstock.engine.load import choose_device, load
+from penstock.engine.load import NATIVE, choose_device, load
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError
+from penstock.kernels.cpu.program import pool
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.parallel.stages import Stage
 
@@ -97,7 +98,11 @@ class Part:
                 self.loaded.kv_dtype,
                 self.device,
             )
-        return ModelRunner(model, caches, room.block_size, rows, longest, self.device, self.ranks)
+        workers = None
+        if self.loaded.backend.name == NATIVE:
+            workers = pool(self.threads)  # the model's own
+        sizes = (room.block_size, rows, longest)
+        return ModelRunner(model, caches, *sizes, self.device, self.ranks, workers)
 
 
 def build_engine(

@@ -7,6 +7,7 @@ drawn stand there, and each step gathers what it needs from the rows of its plan
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from penstock.engine.sampler import Sampler
 from penstock.errors import EngineError
 from penstock.models.base import CausalLM
 from penstock.parallel.ranks import ALONE, RankGroup
+
+if TYPE_CHECKING:
+    from penstock.kernels.cpu import _native
 
 LOGIT_ROWS = 256
 """Most prompt positions whose logits are in memory at once, for prompt logprobs."""
@@ -43,7 +47,9 @@ class ModelRunner:
         max_model_len: int,
         device: torch.device,
         ranks: RankGroup = ALONE,
+        workers: _native.Pool | None = None,
     ) -> None:
+        """workers: those of the CPU kernels that compute the model, None where torch does."""
         self._model = model
         self._caches = caches
         self._block_size = block_size
@@ -51,7 +57,11 @@ class ModelRunner:
         self._ranks = ranks
         self._waited_s = 0.0
         """of this step, for the stage before: not this device's time"""
-        self._sampler = Sampler(model.vocab_size, max_num_seqs, device) if ranks.leads else None
+        self._workers = workers
+        self._lap_began = 0.0
+        self._sampler: Sampler | None = None
+        if ranks.leads:
+            self._sampler = Sampler(model.vocab_size, max_num_seqs, device, workers)
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
         self._num_prompt = np.zeros(max_num_seqs, np.int64)
@@ -65,7 +75,8 @@ class ModelRunner:
 
     def run(self, plan: StepPlan) -> StepResult:
         """Do one plan. A failure becomes `StepResult.error`, never an exception."""
-        began, self._waited_s = time.perf_counter(), 0.0
+        self._lap_began = began = time.perf_counter()
+        self._waited_s, busy_ns = 0.0, self._busy_ns
         try:
             with torch.inference_mode():
                 result = self._run(plan)
@@ -73,7 +84,19 @@ class ModelRunner:
             failure = EngineError(f"A step failed: {type(error).__name__}: {error}")
             result = StepResult(plan.step, [], error=failure.to_dict())
         result.device_s = time.perf_counter() - began - self._waited_s
+        if self._workers is not None:
+            result.kernel_s = (self._busy_ns - busy_ns) * 1e-9
         return result
+
+    @property
+    def _busy_ns(self) -> int:
+        return 0 if self._workers is None else self._workers.busy_ns
+
+    def _lap_s(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        lap_s, self._lap_began = now - self._lap_began, now
+        return lap_s
 
     def _run(self, plan: StepPlan) -> StepResult:
         self._take_in(plan)
@@ -82,9 +105,11 @@ class ModelRunner:
         counts = np.array(plan.counts, np.int64)
         ids, positions, owners = self._inputs(plan, slots, starts, counts)
         batch = self._batch(slots, starts, counts, positions, owners)
-        entering = ids if self._ranks.stage.first else self._received(len(ids))
-        hidden = self._model.forward(entering, self._to_device(positions), self._caches, batch)
         result = StepResult(plan.step, [])
+        entering = ids if self._ranks.stage.first else self._received(len(ids))
+        result.prepare_s = self._lap_s() - self._waited_s
+        hidden = self._model.forward(entering, self._to_device(positions), self._caches, batch)
+        result.forward_s = self._lap_s()
         if not self._ranks.stage.last:
             self._ranks.send(hidden)
             return result
@@ -93,7 +118,10 @@ class ModelRunner:
         if len(wanted):
             last = np.cumsum(counts)[wanted] - 1
             rows = hidden if len(last) == len(hidden) else hidden[self._to_device(last)]
-            self._sample(rows, slots[wanted], (starts + counts)[wanted], result)
+            logits = self._model.logits(rows)
+            result.forward_s += self._lap_s()
+            self._sample(logits, slots[wanted], (starts + counts)[wanted], result)
+        result.sample_s = self._lap_s()
         return result
 
     def _received(self, tokens: int) -> Tensor:
@@ -170,8 +198,7 @@ class ModelRunner:
             seq_lens_host=lengths.tolist(),
         )
 
-    def _sample(self, rows: Tensor, slots: Ints, lengths: Ints, result: StepResult) -> None:
-        logits = self._model.logits(rows)
+    def _sample(self, logits: Tensor, slots: Ints, lengths: Ints, result: StepResult) -> None:
         places = self._to_device(slots)
         if self._sampler is None:
             ids = torch.empty(len(slots), dtype=torch.int64, device=self._device)

@@ -60,7 +60,6 @@ class NativeDecoder:
         self._act = decoder.dtype
         rotation = decoder.rotary.table(max_len)
         self._layers = [_PackedLayer(layer, *rotation) for layer in decoder.layers]
-        self._embed = decoder.embed
         self._norm = None if decoder.norm is None else decoder.norm.weight.float()
         self._x = torch.empty(max_tokens, plan.hidden_size)
         self._hidden = torch.empty_like(self._x) if ranks.stage.last else self._x
@@ -68,11 +67,7 @@ class NativeDecoder:
         """products to be summed over the ranks"""
         self._no_ids = torch.zeros(max(max_tokens, max_rows), dtype=torch.int64)
         """rows are counted by ids, also where none are read"""
-        if decoder.head is not None:
-            self._rows = torch.empty(max_rows, plan.hidden_size)
-            self._logits = torch.empty(max_rows, decoder.head.ids.count)
-            self._head = Program(self._pool, max_rows)
-            self._head.linear(_pack(decoder.head.table), self._rows, self._logits)
+        self._pack_tables(decoder)
         self._caches: list[Tensor] = []
         self._body: list[Program] = []
 
@@ -84,10 +79,12 @@ class NativeDecoder:
             self._body, self._caches = self._record(caches), caches
         count = len(x)
         residual, ids = self._x[:count], self._no_ids[:count]
-        if self._looks_up:
+        if self._table is None:
+            residual.copy_(x)
+        elif self._ranks.size == 1:
             ids = x
         else:
-            residual.copy_(x if self._embed is None else self._embed(x))
+            self._look_up(x)
         groups = [GroupTables(g.block_tables, g.slot_mapping) for g in batch.groups]
         run = Batch(ids, positions, batch.query_start, batch.seq_lens, NOTHING, groups)
         for index, program in enumerate(self._body):
@@ -98,10 +95,33 @@ class NativeDecoder:
             program.run(run)
         return self._hidden[:count]
 
-    @property
-    def _looks_up(self) -> bool:
-        """Whether the program itself reads the token table, which is then here as a whole."""
-        return self._embed is not None and self._ranks.size == 1
+    def _pack_tables(self, decoder: Decoder) -> None:
+        """The token table and the head, which may be one."""
+        embed, head = decoder.embed, decoder.head
+        decoder.embed = decoder.head = None
+        self._table: PackedWeight | None = None
+        if embed is not None:
+            self._ids = embed.ids
+            self._table = _pack(embed.table)
+            if self._ranks.size > 1:
+                self._lookup = Program(self._pool, len(self._x), 1)
+                self._lookup.embed(self._table, self._x)
+        if head is not None:
+            packed = self._table if head is embed and self._table else _pack(head.table)
+            self._rows = torch.empty(self._max_rows, self.hidden_size)
+            self._logits = torch.empty(self._max_rows, head.ids.count)
+            self._head = Program(self._pool, self._max_rows)
+            self._head.linear(packed, self._rows, self._logits)
+
+    def _look_up(self, ids: Tensor) -> None:
+        """The rows of ids that this rank has, and zeros, summed over the ranks: to the residual."""
+        own = ids - self._ids.first
+        missing = (own < 0) | (own >= self._ids.count)
+        own.masked_fill_(missing, 0)
+        self._lookup.run(Batch(own, NOTHING, NO_ROWS, NO_ROWS, NOTHING))
+        residual = self._x[: len(ids)]
+        residual.masked_fill_(missing[:, None], 0.0)
+        self._ranks.all_reduce(residual)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See CausalLM.logits. Up to max_rows rows, the result is overwritten by the next call."""
@@ -125,9 +145,8 @@ class NativeDecoder:
         mlp = torch.empty(tokens, -(-mlp_size // 16) * 16, dtype=self._act)
         scale, eps = dim**-0.5, plan.norm_eps
         body = [Program(self._pool, tokens, 1)]
-        if self._looks_up:
-            assert self._embed is not None
-            _embed(body[0], self._embed.table, x)
+        if self._table is not None and self._ranks.size == 1:
+            body[0].embed(self._table, x)
         for layer, cache in zip(self._layers, caches, strict=True):
             kv = view(cache)
             body[-1].linear(layer.qkv, x, qkv, layer.norm_in, eps)
@@ -197,11 +216,3 @@ def _pack(
     levels = torch.cat((matrix.values & 15, matrix.values >> 4), dim=-1).flatten(1)
     levels = levels[:, : matrix.size]
     return pack.pack_int4(order(levels), order(matrix.scales), ordered_bias, matrix.parts)
-
-
-def _embed(program: Program, table: Table, out: Tensor) -> None:
-    if isinstance(table, Int8Matrix):
-        program.embed(table.values, out, table.scales, parts=table.parts)
-    else:
-        assert isinstance(table, PlainMatrix)
-        program.embed(table.values, out)

@@ -24,6 +24,24 @@ class Pool:
     def __init__(self, threads: int, spin_us: int) -> None: ...
     @property
     def threads(self) -> int: ...
+    @property
+    def busy_ns(self) -> int: ...
+
+def draw(
+    pool: Pool,
+    isa: str,
+    logits: int,
+    stride: int,
+    rows: int,
+    vocab: int,
+    inverse_temperature: int,
+    top_k: int,
+    top_p: int,
+    min_p: int,
+    uniform: int,
+    keys: int,
+    ids: int,
+) -> None: ...
 
 class Program:
     def __init__(self, pool: Pool, isa: str, max_tokens: int, max_wanted: int) -> None: ...
@@ -44,16 +62,7 @@ class Program:
     def norm(
         self, x: int, weight: int, eps: float, out: int, out_dtype: int, size: int
     ) -> None: ...
-    def embed(
-        self,
-        table: int,
-        dtype: int,
-        scales: int,
-        multiplier: float,
-        parts: int,
-        out: int,
-        size: int,
-    ) -> None: ...
+    def embed(self, table: Weight, multiplier: float, out: int) -> None: ...
     def rope(
         self,
         qkv: int,
@@ -80,18 +89,6 @@ class Program:
         softcap: float,
         max_len: int,
         group: int,
-    ) -> None: ...
-    def argmax(self, logits: int, vocab: int, ids: int, maxima: int) -> None: ...
-    def draw(
-        self,
-        logits: int,
-        vocab: int,
-        inverse_temperature: int,
-        top_k: int,
-        top_p: int,
-        min_p: int,
-        uniform: int,
-        ids: int,
     ) -> None: ...
     def run(
         self,

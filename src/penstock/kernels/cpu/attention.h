@@ -219,6 +219,11 @@ inline int partitions_of(const Unit& u) {
   return int((u.last_key - 1) / kPartition - u.first_key / kPartition + 1);
 }
 
+// The index-th unit where all rows have one query.
+inline Unit single_at(const AttentionArgs& p, int index) {
+  return unit_at(p, index / p.cache.kv_heads, index % p.cache.kv_heads);
+}
+
 // Few rows with one query each and many keys: a task is one partition. Each partition leaves its
 // unmerged state; after a barrier every unit is merged as whole_unit would.
 template <class T>
@@ -227,11 +232,11 @@ void split_units(const AttentionArgs& p, int units, int slots, Team& team) {
   const int64_t slot_floats = int64_t(group) * (dim + W + 1);
   int base = 0, unit = 0;
   Unit u = unit_at(p, 0, 0);
-  for (int task = team.next(); task < slots; task = team.next()) {
+  for (int task = team.next(slots); task >= 0; task = team.next(slots)) {
     while (task >= base + partitions_of(u)) {
       base += partitions_of(u);
       ++unit;
-      u = unit_at(p, unit / p.cache.kv_heads, unit % p.cache.kv_heads);
+      u = single_at(p, unit);
     }
     const Tile t = load_tile<T>(p, u, team.scratch);
     const int64_t part = u.first_key / kPartition + task - base;
@@ -243,30 +248,27 @@ void split_units(const AttentionArgs& p, int units, int slots, Team& team) {
     __builtin_memcpy(slot + group * dim, t.sum, sizeof(float) * size_t(group * W));
     __builtin_memcpy(slot + group * (dim + W), t.maximum, sizeof(float) * size_t(group));
   }
-  team.barrier();
-  base = 0;
-  for (int i = 0; i < units; ++i) {
-    const Unit v = unit_at(p, i / p.cache.kv_heads, i % p.cache.kv_heads);
-    const int parts = partitions_of(v);
-    if (i % team.size == team.rank) {
-      Carver carver{team.scratch};
-      Partial result;
-      result.out = carver.take<float>(int64_t(group) * dim);
-      result.maximum = carver.take<float>(group);
-      result.sum = carver.take<float>(group);
-      for (int part = 0; part < parts; ++part) {
-        float* slot = p.partials + (base + part) * slot_floats;
-        Tile t{};
-        t.rows = group;
-        t.dim = dim;
-        t.out = slot;
-        t.sum = slot + group * dim;
-        t.maximum = slot + group * (dim + W);
-        merge(result, t, part == 0);
-      }
-      write_out(p, v, result);
+  if (!team.barrier()) return;
+  for (int task = team.next(units); task >= 0; task = team.next(units)) {
+    base = 0;
+    for (int i = 0; i < task; ++i) base += partitions_of(single_at(p, i));
+    const Unit v = single_at(p, task);
+    Carver carver{team.scratch};
+    Partial result;
+    result.out = carver.take<float>(int64_t(group) * dim);
+    result.maximum = carver.take<float>(group);
+    result.sum = carver.take<float>(group);
+    for (int part = 0; part < partitions_of(v); ++part) {
+      float* slot = p.partials + (base + part) * slot_floats;
+      Tile t{};
+      t.rows = group;
+      t.dim = dim;
+      t.out = slot;
+      t.sum = slot + group * dim;
+      t.maximum = slot + group * (dim + W);
+      merge(result, t, part == 0);
     }
-    base += parts;
+    write_out(p, v, result);
   }
 }
 
@@ -279,13 +281,11 @@ void attend(const AttentionArgs& p, Team& team) {
     single = single && p.query_start[row + 1] - p.query_start[row] == 1;
   }
   if (single && team.size > 1 && units < 4 * team.size) {
-    for (int i = 0; i < units; ++i) {
-      slots += partitions_of(unit_at(p, i / p.cache.kv_heads, i % p.cache.kv_heads));
-    }
+    for (int i = 0; i < units; ++i) slots += partitions_of(single_at(p, i));
     if (slots > units && slots <= p.max_units) return split_units<T>(p, units, slots, team);
   }
   int row = 0, base = 0;
-  for (int task = team.next(); task < units; task = team.next()) {
+  for (int task = team.next(units); task >= 0; task = team.next(units)) {
     while (task >= base + units_of(p, row)) base += units_of(p, row++);
     whole_unit<T>(p, unit_at(p, row, task - base), team);
   }

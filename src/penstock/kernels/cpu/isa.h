@@ -14,8 +14,7 @@ inline void leave() {
 }
 
 constexpr Isa table(const char* name) {
-  return Isa{name,   linear, norm,    embed,      rope, attention,
-             argmax, weigh,  maximum, argmax_row, leave};
+  return Isa{name, linear, norm, embed, rope, attention, weigh, maximum, argmax_row, leave};
 }
 
 }  // namespace

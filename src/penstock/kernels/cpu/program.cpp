@@ -4,8 +4,6 @@
 #include <new>
 #include <stdexcept>
 
-#include "draw.h"
-
 namespace penstock {
 namespace {
 
@@ -22,8 +20,7 @@ int64_t now_ns() {
 }  // namespace
 
 const char* name_of(const Op& op) {
-  constexpr const char* names[] = {"linear", "norm", "embed", "rope", "attention", "argmax",
-                                   "draw"};
+  constexpr const char* names[] = {"linear", "norm", "embed", "rope", "attention"};
   return names[op.index()];
 }
 
@@ -47,6 +44,8 @@ void Program::add(Op op) {
       staging_size_ = size;
     }
     linear->args.weight = linear->weight.get();
+  } else if (auto* embed = std::get_if<EmbedOp>(&op)) {
+    embed->args.table = embed->table.get();
   }
   ops_.push_back(std::move(op));
   nanoseconds.push_back(0);
@@ -69,18 +68,20 @@ void Program::run(const Batch& batch) {
 }
 
 void Program::work(const Batch& batch, Team& team) {
+  const Isa* const isa = isa_;  // who comes too late may find no program any more
   const bool clock = profiling && team.rank == 0;
   int64_t before = clock ? now_ns() : 0;
-  for (size_t i = 0; i < ops_.size(); ++i) {
+  const size_t count = ops_.size();
+  for (size_t i = 0; i < count; ++i) {
     run_op(ops_[i], batch, team);
-    team.barrier();
+    if (!team.barrier()) break;
     if (clock) {
       const int64_t after = now_ns();
       nanoseconds[i] += after - before;
       before = after;
     }
   }
-  isa_->leave();
+  isa->leave();
 }
 
 void Program::run_op(const Op& op, const Batch& batch, Team& team) const {
@@ -118,14 +119,6 @@ void Program::run_op(const Op& op, const Batch& batch, Team& team) const {
     args.rows = batch.rows;
     args.partials = reinterpret_cast<float*>(partials_.get());
     isa_->attention(args, team);
-  } else if (const auto* argmax = std::get_if<ArgmaxOp>(&op)) {
-    ArgmaxArgs args = argmax->args;
-    args.rows = batch.wanted;
-    isa_->argmax(args, team);
-  } else if (const auto* op_draw = std::get_if<DrawOp>(&op)) {
-    DrawArgs args = op_draw->args;
-    args.rows = batch.wanted;
-    draw(args, *isa_, team, op_draw->keys.get() + int64_t(team.rank) * args.vocab);
   }
 }
 

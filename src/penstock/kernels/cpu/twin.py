@@ -7,6 +7,8 @@ arithmetic and the sums are exact.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
@@ -80,18 +82,15 @@ def norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
     out.copy_(rms_norm(x, weight, eps))
 
 
-def embed(
-    table: Tensor,
-    ids: Tensor,
-    out: Tensor,
-    scales: Tensor | None = None,
-    multiplier: float = 1.0,
-    parts: int = 1,
-) -> None:
+def embed(table: PackedWeight, ids: Tensor, out: Tensor, multiplier: float = 1.0) -> None:
     """See Program.embed."""
-    rows = table[ids].float()
-    factor = multiplier if scales is None else scales[ids][:, None] * multiplier
-    out.copy_(rotate(rows * factor, parts))
+    plain = table
+    scale = torch.full((len(ids), 1), multiplier)
+    if table.format == Format.INT8:
+        assert table.scales is not None
+        scale = scale * table.scales[ids, None]
+        plain = replace(table, scales=torch.ones_like(table.scales))
+    out.copy_(rotate(unpack(plain)[ids] * scale, table.parts))
 
 
 def rope(
@@ -194,10 +193,3 @@ def attention(
             hidden |= places <= position - window
         weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
         out[part] = torch.einsum("hgqk,khd->qhgd", weights, v[at]).flatten(1).to(out.dtype)
-
-
-def argmax(logits: Tensor, ids: Tensor, maxima: Tensor) -> None:
-    """See Program.argmax."""
-    top, found = logits.max(1)
-    maxima.copy_(top)
-    ids.copy_(torch.where(top.isfinite() & ~logits.isnan().any(1), found, -1))
