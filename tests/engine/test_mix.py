@@ -28,6 +28,7 @@ from penstock.engine.load import NATIVE, NATIVE_HEADS
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model
 from penstock.kernels import cpu
+from penstock.kernels.cpu import program
 from penstock.layers.decoder import Decoder
 from penstock.layers.native import NativeDecoder
 from penstock.models.base import CausalLM
@@ -37,7 +38,7 @@ from penstock.registry import ATTENTION_BACKENDS
 from tests import oracle
 from tests.ranks import Team
 
-BLOCK, NEW, CONTEXT = 16, 6, 128
+BLOCK, NEW, CONTEXT, THREADS = 16, 6, 128, 2
 CPU = torch.device("cpu")
 
 
@@ -68,7 +69,7 @@ def prepare(path: Path, name: str, form: LinearFormat = PLAIN) -> tuple[CausalLM
     if name != NATIVE:
         return model, backend
     assert isinstance(model, Decoder)
-    return NativeDecoder(model, max(CHUNKS), max(BATCHES), CONTEXT, threads=2), backend
+    return NativeDecoder(model, max(CHUNKS), max(BATCHES), CONTEXT, THREADS), backend
 
 
 def run(
@@ -95,7 +96,8 @@ def run(
         caches = allocate_caches(
             backend, groups, blocks, BLOCK, model.num_kv_heads, model.head_dim, kv, CPU
         )
-        runner = ModelRunner(model, caches, BLOCK, mix.batch, CONTEXT, CPU)
+        workers = program.pool(THREADS) if isinstance(model, NativeDecoder) else None
+        runner = ModelRunner(model, caches, BLOCK, mix.batch, CONTEXT, CPU, workers=workers)
         executor = (ThreadExecutor if mix.depth > 1 else InlineExecutor)(runner.run)
     pool = BlockPool(blocks, BLOCK, mix.cache)
     limits = Limits(mix.batch, mix.chunk, CONTEXT, mix.depth + stages - 1, stages)
