@@ -77,7 +77,7 @@ class NativeDecoder:
         """See CausalLM.forward. The result is overwritten by the next step."""
         if caches is not self._caches:
             self._body, self._caches = self._record(caches), caches
-        count = len(x)
+        count = x.shape[0]
         residual, ids = self._x[:count], self._no_ids[:count]
         if self._table is None:
             residual.copy_(x)
@@ -125,7 +125,7 @@ class NativeDecoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See CausalLM.logits. Up to max_rows rows, the result is overwritten by the next call."""
-        count = len(hidden)
+        count = hidden.shape[0]
         if count > self._max_rows:
             return torch.cat(
                 [self.logits(part).clone() for part in torch.split(hidden, self._max_rows)]
