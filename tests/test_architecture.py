@@ -42,6 +42,7 @@ NO_MIRROR = {
     "core/plan.py": "records",
     "core/sharing.py": "part of the scheduler, driven by its state machine",
     "core/tables.py": "part of the scheduler, driven by its state machine",
+    "core/waiting.py": "part of the scheduler, driven by its state machine",
     "engine/child.py": "driven by test_group.py, which kills, stops and hangs its processes",
     "engine/client.py": "an interface and records",
     "kernels/cpu/ops.py": "records",
@@ -134,6 +135,7 @@ def test_tests_mirror_a_source_file() -> None:
 NO_SOURCE = {
     "cli/test_main.py": "the program as a whole",
     "engine/test_mix.py": "the same tokens for every mix of features",
+    "engine/test_mix_adapters.py": "the same for adapters",
     "engine/test_mix_ranks.py": "the same for tensor parallelism",
 }
 """Test files that belong to no single source file -> what they test."""

@@ -24,6 +24,10 @@ SCRIPTS = {
         "two engines / one engine with all",
     ),
     "router": ("--decisions 100", "router decision p50"),
+    "batch_beside": (
+        "--pairs 1 --requests 10 --rate 10 --prompt-len 60 --output-len 8 --rows 4000",
+        "TTFT p95, beside a batch / alone",
+    ),
     "scheduler": ("--pairs 1 --steps 100 --requests 32", "depth 2: median step"),
 }
 

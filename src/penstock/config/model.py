@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.config.option import option
-from penstock.registry import FORMATS
+from penstock.registry import FORMATS, MODEL_IMPLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,13 @@ class ModelConfig:
         " embedding and the head in int8; both compute with int8 activations",
         choices=FORMATS.names,
     )
+    model_impl: str = option(
+        "auto",
+        "Whose modelling code computes the model: `penstock` has a file for the architecture;"
+        " `any`, or `transformers`, takes that library's with our paged attention; `auto` the"
+        " first where there is one, else the second where it is installed",
+        choices=("auto", "penstock", *MODEL_IMPLS.names),
+    )
     max_model_len: int | None = option(
         None,
         "Longest prompt and output together",
@@ -46,6 +53,23 @@ class ModelConfig:
         (),
         "Name that requests use, the first one in replies (repeatable)",
         automatic="the name given as --model",
+    )
+    lora_modules: tuple[str, ...] = option(
+        (),
+        "Adapter as name=folder, a LoRA as PEFT saves it: requests choose it by `model`"
+        " (repeatable)",
+        automatic="none",
+    )
+    max_loras: int | None = option(
+        None,
+        "Different adapters that running requests may have at a time; requests with further ones"
+        " wait",
+        unit="adapters",
+        automatic="as many as --lora-modules; 4 where adapters may be loaded at run time",
+    )
+    max_lora_rank: int = option(16, "Greatest rank of an adapter: room is made for it")
+    allow_runtime_lora_updating: bool = option(
+        False, "Let clients load and unload adapters, from any folder of this machine"
     )
     chat_template: str | None = option(
         None,
@@ -63,3 +87,9 @@ class ModelConfig:
         "Root of the seeds given to requests without one, so that a run can be repeated",
         automatic="drawn at start",
     )
+
+    @property
+    def adapter_slots(self) -> int:
+        """Slots for adapters; 0: none can be used."""
+        automatic = max(len(self.lora_modules), 4 if self.allow_runtime_lora_updating else 0)
+        return automatic if self.max_loras is None else self.max_loras

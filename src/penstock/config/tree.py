@@ -74,6 +74,11 @@ def _check_model(model: ModelConfig) -> None:
     cure = "Name a local folder or a hub id, or leave it away for the demo model."
     _require(bool(model.model.strip()), "model", model.model, "it names no model", cure)
     _at_least(model, "max_model_len", 1)
+    _at_least(model, "max_loras", 1)
+    _at_least(model, "max_lora_rank", 1)
+    for module in model.lora_modules:
+        name, _, path = module.partition("=")
+        _require(bool(name and path), "lora_modules", module, "no name=folder", "Give both.")
     if model.seed is not None:
         ok = -(2**63) <= model.seed < 2**64
         _require(ok, "seed", model.seed, "it does not fit 64 bits", "Give a smaller number.")
@@ -82,6 +87,7 @@ def _check_model(model: ModelConfig) -> None:
 def _check_engine(engine: EngineConfig) -> None:
     _at_least(engine, "max_num_seqs", 1)
     _at_least(engine, "max_num_batched_tokens", 1)
+    _at_least(engine, "max_num_mixed_prefill_tokens", 0)
     _at_least(engine, "priority_ageing_s", 0.001)
     _at_least(engine, "block_size", 1)
     _at_least(engine, "kv_cache_memory_bytes", 1)
@@ -109,6 +115,7 @@ def _check_server(server: ServerConfig) -> None:
     _require(ok, "port", server.port, "no such port", "Use 0 (any free one) to 65535.")
     _at_least(server, "max_waiting", 0)
     _at_least(server, "max_body_bytes", 1024)
+    _at_least(server, "max_file_bytes", 1024)
     _at_least(server, "drain_timeout_s", 0)
     _at_least(server, "request_timeout_s", 0.001)
     _at_least(server, "health_stuck_after_s", 1)

@@ -14,6 +14,13 @@ MAX_LOGPROBS = 64
 """Most alternatives a request may ask for at each position."""
 
 
+BACKGROUND = 2**32
+"""Added to the priority of background work. It then takes what the others leave, under any
+policy."""
+FOREGROUND = 2**31
+"""The priorities that clients may send are below."""
+
+
 class FinishReason(StrEnum):
     STOP = "stop"
     """a stop id (EOS included) or, decided above the engine, a stop string"""
@@ -39,6 +46,8 @@ class Status(Enum):
 class HoldReason(StrEnum):
     PREFIX = "prefix"
     """another request is just computing the same prefix"""
+    ADAPTER = "adapter"
+    """all slots for adapters are in use by others"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,17 @@ def _check(ok: bool, name: str, rule: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter: what a request adds to the model's weights."""
+
+    name: str
+    path: str
+    """its folder, where every process of the engines reads it"""
+    digest: str
+    """of its files: what KV and slots are told apart by, whatever its name"""
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """What enters the engine: one choice of one request, as plain serialisable data."""
 
@@ -129,9 +149,19 @@ class Submission:
     """only requests of the same salt share cached prefixes"""
     session: str = ""
     """requests of one session are likely to share a prefix; a hint for routers"""
+    adapter: Adapter | None = None
     output: list[int] = field(default_factory=list)
     """ids that another engine generated for it already: this one continues after them, and the
     next draw's output position is their number"""
+
+    @property
+    def cache_keys(self) -> list[str]:
+        """What must be equal for a prefix to be shared, beside the engine's own key."""
+        return [self.cache_salt] + ([self.adapter.digest] if self.adapter is not None else [])
+
+    @property
+    def background(self) -> bool:
+        return self.priority >= FOREGROUND
 
 
 class Request:

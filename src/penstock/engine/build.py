@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +16,13 @@ from penstock.config import Config
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.limits import Limits
-from penstock.core.plan import UNKNOWN, BlockDelta, Entry, Executor, KVGroup, StepPlan
+from penstock.core.plan import UNKNOWN, AdapterLoad, BlockDelta, Entry, Executor, KVGroup, StepPlan
 from penstock.core.policy import make_policy
 from penstock.core.request import Sampling
 from penstock.core.scheduler import Scheduler
 from penstock.engine.activity import Activity
-from penstock.engine.client import ModelInfo
+from penstock.engine.adapters import AdapterStore
+from penstock.engine.client import AdapterRoom, ModelInfo
 from penstock.engine.engine import ClosableExecutor, Engine, Publish
 from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
 from penstock.engine.frames import Room, Word
@@ -31,12 +32,17 @@ from penstock.engine.load import NATIVE, choose_device, load
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
-from penstock.errors import CheckpointError, ConfigError, EngineError
+from penstock.errors import CheckpointError, ConfigError, EngineError, UnsupportedError
 from penstock.kernels.cpu.program import pool
+from penstock.layers.decoder import Decoder
+from penstock.layers.native import NativeDecoder
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.parallel.stages import Stage
 
 CPU_BUDGET = 256
+CPU_MIXED_PREFILL = 48
+"""Arithmetic of a CPU catches up with its memory after some tens of rows: a step of 8 decodes and
+48 prompt tokens takes 4 times one of the decodes alone (docs/log.md), 256 tokens take 15 times."""
 GPU_BUDGET = 8192
 
 
@@ -74,6 +80,24 @@ class Part:
             self.raw = read_config(self.folder)
         with self.stages.time("load weights"):
             self.loaded = load(config, self.folder, self.raw, self.device, ranks)
+        self.adapters = self._make_room(config)
+
+    def _make_room(self, config: Config) -> AdapterStore | None:
+        """For adapters, where some are wanted. Raises UnsupportedError."""
+        self.adapter_slots, rank = config.model.adapter_slots, config.model.max_lora_rank
+        if not self.adapter_slots:
+            return None
+        model = self.loaded.model
+        if not isinstance(model, Decoder):
+            raise UnsupportedError(
+                "Adapters are not supported for a model computed by transformers' code.",
+                cure="Leave --lora-modules, --max-loras and --allow-runtime-lora-updating away.",
+                param="lora_modules",
+            )
+        model.adapt(self.adapter_slots, rank)
+        plan = model.plan
+        self.adapter_room = AdapterRoom(self.adapter_slots, rank, len(plan.windows), plan.adaptable)
+        return AdapterStore(rank)
 
     def word(self) -> Word:
         """What the leader wants to know."""
@@ -98,11 +122,16 @@ class Part:
                 self.loaded.kv_dtype,
                 self.device,
             )
-        workers = None
-        if self.loaded.backend.name == NATIVE:
-            workers = pool(self.threads)  # the model's own
+        store = self.adapters
+        put: Callable[[AdapterLoad], None] | None = None
+        if store is not None:
+            assert isinstance(model, Decoder | NativeDecoder)
+            take = model.set_adapter
+            put = lambda load: take(load.slot, store.get(load.adapter))  # noqa: E731
         sizes = (room.block_size, rows, longest)
-        return ModelRunner(model, caches, *sizes, self.device, self.ranks, workers)
+        slots = self.adapter_slots
+        workers = pool(self.threads) if self.loaded.backend.name == NATIVE else None  # the model's
+        return ModelRunner(model, caches, *sizes, self.device, self.ranks, put, slots, workers)
 
 
 def build_engine(
@@ -133,7 +162,8 @@ def build_engine(
         if workers is not None:
             workers.close()
         raise
-    return Engine(scheduler, executor, clock, publish, activity), info
+    prepare = None if part.adapters is None else part.adapters.prepare
+    return Engine(scheduler, executor, clock, publish, activity, prepare), info
 
 
 def check_split(config: Config) -> None:
@@ -155,7 +185,7 @@ def _build(
             words += workers.loaded()
     stages.notes += [loaded.weights_note([word.weight_bytes for word in words]), loaded.how]
     room = _fit(config, part, words)
-    limits = _limits(config, room)
+    limits = _limits(config, room, part)
     if workers is not None:
         workers.settle(room)
         way = config.engine.parallel_transport
@@ -215,6 +245,7 @@ def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo
         device=str(part.device),
         architecture=str(part.raw["architectures"][0]),
         cache_key=cache_key,
+        adapters=None if part.adapters is None else part.adapter_room,
         kv_cache_bytes=cache_bytes,
         notes=part.stages.notes,
         stages_s=part.stages.seconds,
@@ -230,13 +261,18 @@ def _threads(config: Config) -> int | None:
     return threads
 
 
-def _limits(config: Config, room: Room) -> Limits:
+def _limits(config: Config, room: Room, part: Part) -> Limits:
     engine = config.engine
     stages = engine.pipeline_parallel_size
     # A plan more than stages would hide the host's time, but make every batch smaller.
     depth = max(engine.scheduler_depth, stages)
-    tokens = room.max_num_batched_tokens
-    return Limits(engine.max_num_seqs, tokens, room.max_model_len, depth, stages)
+    tokens, mixed = room.max_num_batched_tokens, engine.max_num_mixed_prefill_tokens
+    if mixed is None and engine.max_num_batched_tokens is None and part.device.type == "cpu":
+        mixed = CPU_MIXED_PREFILL
+    beside = f", {mixed} of prompts while others decode" if mixed else ""
+    part.stages.notes.append(f"a step computes up to {tokens} tokens{beside}")
+    rows, slots = engine.max_num_seqs, part.adapter_slots
+    return Limits(rows, tokens, room.max_model_len, depth, stages, mixed or None, slots)
 
 
 def _fit(config: Config, part: Part, words: list[Word]) -> Room:

@@ -33,6 +33,18 @@ class Delta:
 
 
 @dataclass(slots=True)
+class AdapterRoom:
+    """What adapters a model takes."""
+
+    slots: int
+    """different ones at a time"""
+    max_rank: int
+    layers: int
+    matrices: dict[str, tuple[int, int]]
+    """of a layer: name -> (outputs, inputs)"""
+
+
+@dataclass(slots=True)
 class ModelInfo:
     """What the engine settled at start; the rest of the system asks nobody else."""
 
@@ -49,6 +61,8 @@ class ModelInfo:
     cache_key: str = ""
     """what block hashes begin with (`core.prefix.root`)"""
     kv_cache_bytes: int = 0
+    adapters: AdapterRoom | None = None
+    """None: no adapters can be used"""
     notes: list[str] = field(default_factory=list)
     """decisions and their reasons, for the start-up log"""
     stages_s: dict[str, float] = field(default_factory=dict)

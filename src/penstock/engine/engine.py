@@ -50,8 +50,11 @@ class Engine:
         clock: Clock,
         publish: Publish,
         activity: Activity | None = None,
+        prepare: Callable[[Submission], None] | None = None,
     ) -> None:
-        """activity: told what the engine does."""
+        """activity: told what the engine does. prepare: gets ready what a request needs, before it
+        is added; what it raises ends that request."""
+        self._prepare = prepare
         self.scheduler = scheduler
         self._executor = executor
         self._clock = clock
@@ -151,6 +154,8 @@ class Engine:
 
     def _add(self, submission: Submission) -> None:
         try:
+            if self._prepare is not None:
+                self._prepare(submission)
             self.scheduler.add(submission)
         except PenstockError as error:
             refusal = Finished(

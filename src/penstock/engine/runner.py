@@ -7,6 +7,7 @@ drawn stand there, and each step gathers what it needs from the rows of its plan
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock.attention.base import AttnBatch, GroupTables
-from penstock.core.plan import UNKNOWN, Entry, StepPlan, StepResult, TokenLogprobs
+from penstock.attention.base import AdapterRows, AttnBatch, GroupTables
+from penstock.core.plan import UNKNOWN, AdapterLoad, Entry, StepPlan, StepResult, TokenLogprobs
 from penstock.engine.sampler import Sampler
 from penstock.errors import EngineError
 from penstock.models.base import CausalLM
@@ -47,10 +48,16 @@ class ModelRunner:
         max_model_len: int,
         device: torch.device,
         ranks: RankGroup = ALONE,
+        set_adapter: Callable[[AdapterLoad], None] | None = None,
+        max_adapters: int = 0,
         workers: _native.Pool | None = None,
     ) -> None:
-        """workers: those of the CPU kernels that compute the model, None where torch does."""
+        """set_adapter: puts an adapter into one of the model's max_adapters slots. workers: those
+        of the CPU kernels that compute the model, None where torch does."""
         self._model = model
+        self._set_adapter = set_adapter
+        self._max_adapters = max_adapters
+        self._adapters = np.full(max_num_seqs, -1, np.int64)
         self._caches = caches
         self._block_size = block_size
         self._device = device
@@ -138,8 +145,12 @@ class ModelRunner:
         return hidden
 
     def _take_in(self, plan: StepPlan) -> None:
+        for load in plan.adapters:
+            assert self._set_adapter is not None
+            self._set_adapter(load)
         for entry in plan.entries:
             slot = entry.slot
+            self._adapters[slot] = entry.adapter
             self._entries[slot] = entry
             self._ids[slot] = np.array(entry.tokens, np.int64)
             self._num_prompt[slot] = entry.num_prompt
@@ -204,7 +215,18 @@ class ModelRunner:
             groups=tuple(groups),
             query_lens_host=counts.tolist(),
             seq_lens_host=lengths.tolist(),
+            adapters=self._adapter_rows(slots, owners),
         )
+
+    def _adapter_rows(self, slots: Ints, owners: Ints) -> AdapterRows | None:
+        of_row = self._adapters[slots]
+        if of_row.max() < 0:
+            return None
+        of_token = of_row[owners]
+        tokens = np.argsort(of_token, kind="stable")
+        starts = np.searchsorted(of_token[tokens], np.arange(self._max_adapters + 1))
+        adapted = tokens[starts[0] :]
+        return AdapterRows(self._to_device(adapted), (starts - starts[0]).tolist())
 
     def _sample(self, logits: Tensor, slots: Ints, lengths: Ints, result: StepResult) -> None:
         if self._sampler is None:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, TypeVar
 
 from penstock.core.clock import Clock
-from penstock.core.request import FinishReason, Sampling, Submission
+from penstock.core.request import Adapter, FinishReason, Sampling, Submission
 from penstock.engine.client import Delta, EngineClient
 from penstock.errors import EngineError, from_dict
 from penstock.text.outputs import (
@@ -58,12 +58,14 @@ class Generation:
         deadline_s: float | None = None,
         cache_salt: str = "",
         session: str = "",
+        adapter: Adapter | None = None,
         times: TextTimes | None = None,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
         self.params = params
+        self.adapter = adapter
         self.seed = samplings[0].seed
         """the request's, or the one that it was given"""
         self.prompt_logprobs: list[PositionLogprobs | None] | None = (
@@ -90,6 +92,7 @@ class Generation:
                     deadline_s=deadline_s,
                     cache_salt=cache_salt,
                     session=session,
+                    adapter=adapter,
                 )
                 for choice_id, sampling in zip(self._ids, samplings, strict=True)
             ]

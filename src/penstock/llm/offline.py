@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -28,7 +29,11 @@ MIN_IN_FLIGHT = 64
 
 
 async def start_in_process(config: Config) -> AsyncLLM:
-    """An `AsyncLLM` over an engine in this process, or over processes when several are wanted."""
+    """An `AsyncLLM` over an engine in this process, or over processes when several are wanted.
+
+    Nobody watches a stream here, so prompts are not held back for those that decode."""
+    if config.engine.max_num_mixed_prefill_tokens is None:
+        config = replace(config, engine=replace(config.engine, max_num_mixed_prefill_tokens=0))
     if config.engine.data_parallel_size > 1:
         from penstock.engine.group import EngineGroup
 
@@ -90,18 +95,19 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        adapter: str | None = None,
     ) -> list[RequestOutput]:
         """Answer prompts (texts or ids), all at once; outputs in the order of the prompts.
 
         params: one for all, or one a prompt; `default_params()` when None.
         use_tqdm: show a progress bar (the name is vLLM's). The first error ends the call, and
-        aborts the other requests.
+        aborts the other requests. adapter: the name of one of the option lora_modules.
         """
         single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
         todo: list[Any] = [prompts] if single else list(prompts)
         return self._answer(
             [
-                partial(self.llm.generate, prompt, each)
+                partial(self.llm.generate, prompt, each, adapter=adapter)
                 for prompt, each in zip(todo, _spread(params, len(todo)), strict=True)
             ],
             use_tqdm,

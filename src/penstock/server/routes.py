@@ -11,7 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import penstock
-from penstock.errors import DrainingError, InvalidFieldError, UnsupportedFieldError
+from penstock.errors import (
+    DrainingError,
+    InvalidFieldError,
+    UnsupportedFieldError,
+)
 from penstock.llm import AsyncLLM
 from penstock.server import kinds
 from penstock.server.answers import frames, whole
@@ -24,8 +28,16 @@ from penstock.server.calls import (
     new_id,
     template_options,
 )
-from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, Parsed, parse
+from penstock.server.fields import (
+    CHAT,
+    COMPLETIONS,
+    DETOKENIZE,
+    TOKENIZE,
+    Parsed,
+    parse,
+)
 from penstock.server.service import Service
+from penstock.web.caller import caller_of
 from penstock.web.errors import json_response
 from penstock.web.limits import read_body
 from penstock.web.sse import EventStream, unless_gone
@@ -53,7 +65,7 @@ async def render(service: Service, request: Request) -> Response:
 
 async def models(service: Service, request: Request) -> Response:
     """The names that requests may use."""
-    data = [_model(service, name) for name in service.names]
+    data = [_model(service, name) for name in (*service.names, *service.adapters)]
     return json_response({"object": "list", "data": data})
 
 
@@ -148,7 +160,8 @@ async def _answer(
     timeout_s = header_seconds(request.headers.get("x-request-timeout"))
     if timeout_s is None and body["timeout"] is None:
         timeout_s = service.config.server.request_timeout_s
-    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s))
+    caller = caller_of(request.scope)
+    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s, caller))
     if body.logged:
         log.info("request %s: no effect of %s", call.request_id, ", ".join(body.logged))
     headers = {"X-Request-Id": call.request_id}
@@ -167,14 +180,14 @@ async def _body(service: Service, request: Request, endpoint: str) -> Parsed:
 
 
 def _model(service: Service, name: str) -> dict[str, Any]:
-    info = service.info
+    info, adapter = service.info, service.adapters.get(name)
     return {
         "id": name,
         "object": "model",
         "created": service.created,
         "owned_by": "penstock",
-        "root": service.config.model.model,
-        "parent": None,
+        "root": service.config.model.model if adapter is None else adapter.path,
+        "parent": None if adapter is None else service.names[0],
         "max_model_len": None if info is None else info.max_model_len,
         "vocab_size": None if info is None else info.vocab_size,
     }

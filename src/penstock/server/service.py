@@ -6,22 +6,33 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from penstock.config import Config
+from penstock.core.request import Adapter
 from penstock.engine.client import ModelInfo
 from penstock.errors import (
+    CheckpointError,
     EngineDeadError,
     EngineError,
     EngineStuckError,
+    InvalidFieldError,
     ModelNotFoundError,
+    NotEnabledError,
     PenstockError,
     UnavailableError,
+    UnsupportedError,
 )
+from penstock.jobs.asgi import AppHandler
 from penstock.llm import AsyncLLM, Generation
+from penstock.observe.live import Live
 from penstock.observe.metrics import Metrics
 from penstock.server.calls import Call
+from penstock.server.data import Data
+from penstock.web.caller import SCOPE_KEY, Caller
 from penstock.web.errors import as_typed, error_response, status_of
 from penstock.web.limits import Door
 
@@ -36,16 +47,43 @@ class Service:
         self.names = config.served_names
         self.door = Door(config.max_running + config.max_waiting)
         self.metrics = Metrics(self.names[0])
+        self.live = Live()
+        self.opened_s = 0.0
         self.created = int(time.time())
         self._llm: AsyncLLM | None = None
         self._live: set[Generation] = set()
+        folder = config.server.data_dir
+        self._data = None if folder is None else Data(Path(folder))
+        self.app: ASGIApp | None = None
+        """set by the application that is made over this service; rows of batches go there"""
 
     def open(self, llm: AsyncLLM) -> None:
         """The model is loaded: requests are served from now on."""
         llm.client.subscribe(self.metrics)
+        llm.client.subscribe(self.live)
+        self.opened_s = llm.clock.now()
         self.metrics.ready(llm.info)
         llm.times = self.metrics
         self._llm = llm
+        if self._data is not None:
+            rows = max(1, self.config.max_running // 2)  # the others find places free
+            batches = self._data.batches
+            batches.start(self._background, rows, self.metrics.batch_rows)
+            self.metrics.watch_batches(lambda: batches.num_waiting)
+
+    def _background(self, owner: str) -> AppHandler:
+        """This server, as the rows of an owner's batches meet it."""
+        assert self.app is not None
+        return AppHandler(self.app, {SCOPE_KEY: Caller(owner, background=True)})
+
+    def data(self) -> Data:
+        """Raises NotEnabledError for a server that keeps nothing."""
+        if self._data is None:
+            raise NotEnabledError(
+                "This server keeps no files, batches and responses.",
+                cure="Start it with --data-dir FOLDER.",
+            )
+        return self._data
 
     def llm(self) -> AsyncLLM:
         """The model. Raises UnavailableError while it loads."""
@@ -64,12 +102,41 @@ class Service:
 
     def check_model(self, name: str | None) -> None:
         """Raise ModelNotFoundError for another name than those served; none at all is fine."""
-        if name is not None and name not in self.names:
+        served = (*self.names, *self.adapters)
+        if name is not None and name not in served:
             raise ModelNotFoundError(
                 f"The model {name!r} is not served here.",
-                cure=f"Served: {', '.join(self.names)}.",
+                cure=f"Served: {', '.join(served)}.",
                 param="model",
             )
+
+    @property
+    def adapters(self) -> dict[str, Adapter]:
+        """Those loaded, by name."""
+        return {} if self._llm is None else self._llm.adapters
+
+    async def load_adapter(self, name: str, path: str) -> Adapter:
+        """Raises InvalidFieldError for an adapter that cannot be used or a name that is taken."""
+        if name in self.names:
+            raise InvalidFieldError(f"{name!r} is the model itself.", param="lora_name")
+        try:
+            return await self.llm().load_adapter(name, path)
+        except (CheckpointError, UnsupportedError) as error:
+            raise InvalidFieldError(error.message, cure=error.cure, param="lora_path") from error
+
+    def unload_adapter(self, name: str) -> None:
+        """Raises ModelNotFoundError, and UnavailableError while requests run with it."""
+        adapter = self.adapters.get(name)
+        if adapter is None:
+            raise ModelNotFoundError(f"No adapter {name!r} is loaded.", param="lora_name")
+        users = sum(generation.adapter is adapter for generation in self._live)
+        if users:
+            raise UnavailableError(
+                f"{users} requests run with the adapter {name!r}.",
+                cure="Try again when they have ended.",
+                retry_after_s=1.0,
+            )
+        del self.adapters[name]
 
     @asynccontextmanager
     async def running(self, call: Call) -> AsyncGenerator[list[Generation], None]:
@@ -78,7 +145,8 @@ class Service:
         Raises what `Door.admit`, `AsyncLLM.generate` and `AsyncLLM.chat` raise.
         """
         async with AsyncExitStack() as stack:
-            stack.enter_context(self.door.admit(call.num_choices))
+            if not call.background:  # how many rows run at once is the batches' affair
+                stack.enter_context(self.door.admit(call.num_choices))
             generations = []
             for generate in call.prompts:
                 generation = await stack.enter_async_context(await generate())
@@ -116,5 +184,7 @@ class Service:
         return None if self._llm is None else self._llm.info
 
     async def close(self) -> None:
+        if self._data is not None:
+            await self._data.close()
         if self._llm is not None:
             await self._llm.close()

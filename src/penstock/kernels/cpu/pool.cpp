@@ -88,7 +88,9 @@ int Team::next(int tasks) {
       return int(uint32_t(place));
     }
   }
-  if (tasks == 0 && rank == 0) begin_phase(*shared, phase + 1);  // nobody will finish one
+  if (tasks == 0 && rank == 0 && phase_of(place) == phase) {  // nobody will finish one
+    begin_phase(*shared, phase + 1);
+  }
   return -1;
 }
 

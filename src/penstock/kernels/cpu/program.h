@@ -55,7 +55,24 @@ struct AttentionOp {
   int group;
 };
 
-using Op = std::variant<LinearOp, NormOp, EmbedOp, RopeOp, AttentionOp>;
+struct RouteOp {
+  RouteArgs args;
+};
+struct ExpertsOp {  // a linear for each expert, over the pairs that are its own
+  std::vector<std::shared_ptr<Weight>> weights;
+  LinearArgs args;
+  Routing routing;
+  bool of_tokens, to_tokens;  // rows of x, or of out, are tokens; else pairs
+};
+struct GateOp {
+  GateArgs args;
+};
+struct CombineOp {
+  CombineArgs args;
+};
+
+using Op = std::variant<LinearOp, NormOp, EmbedOp, RopeOp, AttentionOp, RouteOp, ExpertsOp, GateOp,
+                        CombineOp>;
 const char* name_of(const Op& op);
 
 class Program {
@@ -85,6 +102,8 @@ class Program {
 
   void work(const Batch& batch, Team& team);
   void run_op(const Op& op, const Batch& batch, Team& team) const;
+  void run_experts(const ExpertsOp& op, Team& team) const;
+  void reserve_staging(const Weight& weight, int64_t rows);
 
   std::shared_ptr<Pool> pool_;
   const Isa* isa_;

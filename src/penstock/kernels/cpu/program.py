@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from penstock.kernels import cpu
-from penstock.kernels.cpu.ops import Batch, Epilogue, KVCache, Rope
+from penstock.kernels.cpu.ops import GATED, Batch, Epilogue, KVCache, Rope, Routing
 from penstock.kernels.cpu.pack import Format, PackedWeight
 
 if TYPE_CHECKING:
@@ -82,13 +82,16 @@ class Program:
         eps: float = 0.0,
         epilogue: Epilogue = Epilogue.STORE,
         wanted: bool = False,
+        scale: float = 1.0,
+        softcap: float = 0.0,
     ) -> None:
-        """out[i] = epilogue(rms_norm(x[i]) W^T + bias).
+        """out[i] = epilogue(scale * (rms_norm(x[i]) W^T + bias)).
 
-        x [tokens, k] and out [tokens, n (n / 2 with SILU_MUL)], float32 or bfloat16; norm: float32
-        [k], the norm's weight, None for no norm. wanted: row i of out is token `wanted[i]` of x.
+        x [tokens, k] and out [tokens, n (n / 2 with the epilogues of GATED, which have no scale)],
+        float32 or bfloat16; norm: float32 [k], the norm's weight, None for no norm. wanted: row i
+        of out is token `wanted[i]` of x. softcap c > 0, with STORE alone: c * tanh(result / c).
         """
-        n = weight.n // 2 if epilogue == Epilogue.SILU_MUL else weight.n
+        n = weight.n // 2 if epilogue in GATED.values() else weight.n
         self._check(x, weight.k, self._max_tokens)
         self._check(out, n, self._max_wanted if wanted else self._max_tokens)
         self._keep(weight, x, out, norm)
@@ -100,20 +103,31 @@ class Program:
             _address(norm),
             eps,
             int(epilogue),
+            scale,
+            softcap,
             out.data_ptr(),
             _DTYPES[out.dtype],
             out.stride(0),
             int(wanted),
         )
 
-    def norm(self, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
-        """out = x / rms(x) * weight; x and weight float32."""
+    def norm(self, x: Tensor, weight: Tensor, eps: float, out: Tensor, add: bool = False) -> None:
+        """out = x / rms(x) * weight, or with `add` out += it; x and weight float32. In place is
+        possible."""
         size = weight.shape[0]
         self._check(x, size, self._max_tokens)
         self._check(out, size, self._max_tokens)
         self._keep(x, weight, out)
         self._native.norm(
-            x.data_ptr(), weight.data_ptr(), eps, out.data_ptr(), _DTYPES[out.dtype], size
+            x.data_ptr(),
+            x.stride(0),
+            weight.data_ptr(),
+            eps,
+            add,
+            out.data_ptr(),
+            _DTYPES[out.dtype],
+            out.stride(0),
+            size,
         )
 
     def embed(self, table: PackedWeight, out: Tensor, multiplier: float = 1.0) -> None:
@@ -181,6 +195,80 @@ class Program:
             group,
         )
 
+    def route(self, logits: Tensor, routing: Routing) -> None:
+        """Choose experts for each token: logits float32 [tokens, experts], contiguous."""
+        experts = routing.starts.shape[0] - 1
+        self._check(logits, experts, self._max_tokens)
+        self._keep(logits, routing)
+        self._native.route(
+            logits.data_ptr(), experts, routing.top_k, routing.normalised, _routing(routing)
+        )
+
+    def experts(
+        self,
+        weights: list[PackedWeight],
+        x: Tensor,
+        out: Tensor,
+        routing: Routing,
+        of_tokens: bool,
+        norm: Tensor | None = None,
+        eps: float = 0.0,
+        epilogue: Epilogue = Epilogue.STORE,
+        scale: float = 1.0,
+        to_tokens: bool = False,
+    ) -> None:
+        """`linear` by each expert for the pairs that `route` gave it. x has a row a token
+        (of_tokens), or a row a pair; out likewise (to_tokens)."""
+        pairs = self._max_tokens * routing.top_k
+        n = weights[0].n // 2 if epilogue in GATED.values() else weights[0].n
+        self._check(x, weights[0].k, self._max_tokens if of_tokens else pairs)
+        self._check(out, n, self._max_tokens if to_tokens else pairs)
+        self._keep(weights, x, out, routing, norm)
+        self._native.experts(
+            [_weight(weight) for weight in weights],
+            x.data_ptr(),
+            _DTYPES[x.dtype],
+            x.stride(0),
+            _address(norm),
+            eps,
+            int(epilogue),
+            scale,
+            out.data_ptr(),
+            _DTYPES[out.dtype],
+            out.stride(0),
+            _routing(routing),
+            of_tokens,
+            to_tokens,
+        )
+
+    def gate(self, x: Tensor, out: Tensor, act: Epilogue) -> None:
+        """out = act(gate) * up, as the epilogue `act` does it: x float32 [tokens, 2 * size] from
+        `pack.interleave`d weights, contiguous; out [tokens, size], a multiple of 16."""
+        self._check(x, 2 * out.shape[1], self._max_tokens)
+        self._check(out, out.shape[1], self._max_tokens)
+        self._keep(x, out)
+        self._native.gate(
+            x.data_ptr(),
+            int(act),
+            out.data_ptr(),
+            _DTYPES[out.dtype],
+            out.stride(0),
+            out.shape[1],
+        )
+
+    def combine(
+        self, x: Tensor, routing: Routing, out: Tensor, scale: float = 1.0, add: bool = False
+    ) -> None:
+        """out = scale * the weighted sum of each token's pairs, or with `add` out += it. x float32
+        [pairs, size], out float32 [tokens, size], both contiguous."""
+        size = x.shape[1]
+        self._check(x, size, self._max_tokens * routing.top_k)
+        self._check(out, size, self._max_tokens)
+        self._keep(x, routing, out)
+        self._native.combine(
+            x.data_ptr(), _routing(routing), routing.top_k, size, scale, add, out.data_ptr()
+        )
+
     def run(self, batch: Batch) -> None:
         """Do all ops for a batch. Raises ValueError where it exceeds the program's sizes."""
         groups = [
@@ -232,6 +320,16 @@ def _weight(weight: PackedWeight) -> _native.Weight:
         scales if weight.format == Format.INT4 else 0,
         _address(weight.bias),
         weight.parts,
+    )
+    return native
+
+
+def _routing(routing: Routing) -> _native.Routing:
+    native: _native.Routing = cpu.native().Routing(
+        routing.weights.data_ptr(),
+        routing.places.data_ptr(),
+        routing.tokens.data_ptr(),
+        routing.starts.data_ptr(),
     )
     return native
 

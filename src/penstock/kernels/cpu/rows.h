@@ -13,7 +13,25 @@ inline void norm(const NormArgs& p, Team& team) {
       const int left = p.size - i;
       const F v = mul(load_any(p.x, Dtype::f32, at + i, left), factor);
       const F w = load_any(p.weight, Dtype::f32, i, left);
-      store_any(p.out, p.out_dtype, row * p.out_stride + i, mul(v, w), left);
+      const int64_t place = row * p.out_stride + i;
+      F y = mul(v, w);
+      if (p.add) y = add(load_any(p.out, p.out_dtype, place, left), y);
+      store_any(p.out, p.out_dtype, place, y, left);
+    }
+  });
+}
+
+// What the gated epilogues of a linear do, bit for bit.
+inline void gate(const GateArgs& p, Team& team) {
+  constexpr int half = kBlockN / 2;
+  divide(team, p.rows, kTaskRows, [&](int row) {
+    const float* x = p.x + int64_t(row) * 2 * p.size;
+    for (int i = 0; i < p.size; i += half) {
+      for (int j = 0; j < half; j += W) {
+        const F gate = load(x + 2 * i + j), up = load(x + 2 * i + half + j);
+        const F act = p.act == Epilogue::silu_mul ? vsilu(gate) : vgelu_tanh(gate);
+        store_any(p.out, p.out_dtype, row * p.out_stride + i + j, mul(act, up), p.size - i - j);
+      }
     }
   });
 }
