@@ -15,7 +15,9 @@
     │   └── AuthError             missing or wrong API key
     ├── UnavailableError          not now; sending it again later can help
     │   ├── QueueFullError        the bounded queue is full
+    │   ├── RateLimitError        the key has used up one of its limits
     │   ├── DrainingError         the server is shutting down
+    │   ├── CanaryError           golden prompts came out with other tokens
     │   ├── EngineStuckError      no forward progress within the limit
     │   └── EngineDeadError       the engine process ended
     ├── DeadlineError             the request's own deadline passed
@@ -122,8 +124,16 @@ class QueueFullError(UnavailableError):
     code = "queue_full"
 
 
+class RateLimitError(UnavailableError):
+    code = "rate_limit_exceeded"
+
+
 class DrainingError(UnavailableError):
     code = "draining"
+
+
+class CanaryError(UnavailableError):
+    code = "canary_failed"
 
 
 class EngineStuckError(UnavailableError):

@@ -23,6 +23,10 @@ SCRIPTS = {
         "--pairs 1 --requests 4 --prompt-len 20 --output-len 8",
         "two engines / one engine with all",
     ),
+    "logging": (
+        "--pairs 2 --requests 6 --concurrency 3 --prompt-len 20 --output-len 8",
+        "share of CPU",
+    ),
     "router": ("--decisions 100", "router decision p50"),
     "batch_beside": (
         "--pairs 1 --requests 10 --rate 10 --prompt-len 60 --output-len 8 --rows 4000",

@@ -82,6 +82,11 @@ class ModelConfig:
         " `none` neutral ones",
         choices=("auto", "none"),
     )
+    pooling: str = option(
+        "last",
+        "How /v1/embeddings makes one vector of a prompt's hidden states, unless the request says",
+        choices=("last", "mean"),
+    )
     seed: int | None = option(
         None,
         "Root of the seeds given to requests without one, so that a run can be repeated",

@@ -108,6 +108,8 @@ class StepResult:
     """by j, for rows that asked: one a token"""
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     """by row index of the plan: logprobs of the prompt tokens after each computed position"""
+    embeddings: dict[int, list[float]] = field(default_factory=dict)
+    """by j, for rows that asked for a pooled prompt, at their first token"""
     device_s: float = 0.0
     """seconds of the whole step, waiting for other stages excluded; then its parts"""
     prepare_s: float = 0.0

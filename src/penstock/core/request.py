@@ -80,6 +80,8 @@ class Sampling:
     logprobs: int | None = None
     """alternatives per output token; 0 gives the chosen token alone, None nothing"""
     prompt_logprobs: int | None = None
+    pooling: str = ""
+    """`last` or `mean`: the prompt's last hidden states as one vector, told with the first token"""
     max_tokens: int | None = None
     """None: up to the context"""
     min_tokens: int = 0
@@ -100,6 +102,7 @@ class Sampling:
             wanted = getattr(self, name)
             ok = wanted is None or 0 <= wanted <= MAX_LOGPROBS
             _check(ok, name, f"between 0 and {MAX_LOGPROBS}")
+        _check(self.pooling in ("", "last", "mean"), "pooling", "last or mean")
         _check(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "at least 1")
         _check(self.min_tokens >= 0, "min_tokens", "0 or more")
         if self.max_tokens is not None:
@@ -147,6 +150,10 @@ class Submission:
     """absolute, on the same clock as arrival_s; past it the work is dropped"""
     cache_salt: str = ""
     """only requests of the same salt share cached prefixes"""
+    tenant: str = ""
+    """whose share of the engine it takes (see core.fair)"""
+    weight: float = 1.0
+    """of the tenant"""
     session: str = ""
     """requests of one session are likely to share a prefix; a hint for routers"""
     adapter: Adapter | None = None

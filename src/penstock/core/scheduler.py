@@ -24,6 +24,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Iterable
 from operator import attrgetter
 
 from penstock.core import prefix
@@ -38,11 +39,15 @@ from penstock.core.events import (
     Finished,
     Held,
     Preempted,
-    PromptLogprobs,
     Queued,
+    Released,
     Scheduled,
     TokensOut,
+    WaitReason,
+    chunk_events,
+    embedded,
 )
+from penstock.core.fair import FairShares
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, BlockDelta, Entry, KVGroup, StepPlan, StepResult
 from penstock.core.policy import Policy
@@ -69,8 +74,10 @@ class Scheduler:
         policy: Policy,
         clock: Clock,
         cache_key: str = "",
+        fair: FairShares | None = None,
     ) -> None:
-        """cache_key: whatever makes KV of this engine differ from another's (model, KV dtype)."""
+        """cache_key: whatever makes KV of this engine differ from another's (model, KV dtype).
+        fair: between tenants; the policy orders each one's requests."""
         self.limits = limits
         self.pool = pool
         self.counters = Counters()
@@ -79,7 +86,7 @@ class Scheduler:
         self._clock = clock
         self._cache_key = cache_key
         self._requests: dict[str, Request] = {}
-        self._waiting = Waiting()
+        self._waiting = Waiting(fair)
         self._prefilling: list[Request] = []
         self._decoding: list[Request] = []
         self._deadlines: list[tuple[float, str]] = []
@@ -91,8 +98,7 @@ class Scheduler:
         self._serial = 0
         self._step = 0
         self._num_background = 0
-        self._background_left = 0
-        """tokens that background work may still have in this step"""
+        self._background_left = 0  # tokens that it may still have in this step
 
     # What the engine asks
 
@@ -170,8 +176,9 @@ class Scheduler:
             request.key = prefix.root(*keys, submission.group)
         if request.key:
             prefix.extend(request.hashes, request.key, request.tokens, self.pool.block_size)
-        # Prompt logprobs need the logits of every prompt position, which the cache does not hold.
-        request.reads_cache = bool(request.key) and sampling.prompt_logprobs is None
+        # These need every prompt position's hidden state, which the cache does not hold.
+        whole = sampling.prompt_logprobs is not None or sampling.pooling == "mean"
+        request.reads_cache = bool(request.key) and not whole
         self._requests[request.id] = request
         self._num_background += submission.background
         self._waiting.push(request)
@@ -197,6 +204,11 @@ class Scheduler:
         self._preempt(request, request)
         return True
 
+    def _release(self, held: Iterable[Request]) -> None:
+        for request in held:
+            self._events.append(Released(request.id, self._clock.now()))
+            self._waiting.push(request)
+
     def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:
             self.abort(heapq.heappop(self._deadlines)[1], FinishReason.TIMEOUT)
@@ -210,8 +222,7 @@ class Scheduler:
         request.slot = -1
         self._tables.release(request)
         request.computed = 0
-        for released in self._shared.leader_left(request) + self._adapters.left(request):
-            self._waiting.push(released)
+        self._release(self._shared.leader_left(request) + self._adapters.left(request))
 
     def _finish(
         self,
@@ -231,6 +242,7 @@ class Scheduler:
         request.status = Status.FINISHED
         del self._requests[request.id]
         self._num_background -= request.submission.background
+        self._waiting.charge_output(request)
         self._events.append(
             Finished(
                 request.id,
@@ -263,8 +275,9 @@ class Scheduler:
         for request in list(self._prefilling):
             if budget and request.slot >= 0:
                 budget -= self._schedule_chunk(request, budget, plan, members)
-        if self.counters.preemptions == preempted:
-            self._admit(budget, plan, members, now)
+        wait = None if self.counters.preemptions == preempted else WaitReason.PREEMPTION
+        wait = wait or self._admit(budget, plan, members, now)
+        self._events += self._waiting.stands(wait, self._prefilling[:1] + self._decoding[:1], now)
         if members:
             self._in_flight.append((plan, members))
             self._step += 1
@@ -368,12 +381,17 @@ class Scheduler:
         self._waiting.push(victim)
         self._events.append(Preempted(victim.id, self._clock.now(), self._step, lost, by.id))
 
-    def _admit(self, budget: int, plan: StepPlan, members: list[Request], now: float) -> None:
-        while budget and self._free_slots and (request := self._waiting.first()):
+    def _admit(
+        self, budget: int, plan: StepPlan, members: list[Request], now: float
+    ) -> WaitReason | None:
+        """Let in who is next, as far as limits allow; returns the limit that was met."""
+        while request := self._waiting.first():
+            if not (budget and self._free_slots):
+                return WaitReason.TOKENS if self._free_slots else WaitReason.SLOTS
             if request.in_flight:
-                return  # preempted; a result on its way still adds to its tokens
+                return WaitReason.RESULT  # preempted; it will still add to its tokens
             if _background(request) and not self._background_left:
-                return
+                return WaitReason.BACKGROUND
             hits = self._tables.match(request)
             if self._hold(request, hits, now):
                 self._waiting.pop()
@@ -382,7 +400,8 @@ class Scheduler:
                 self._enter(request, hits, plan, now)
                 budget -= self._schedule_chunk(request, budget, plan, members)
             else:
-                return
+                return WaitReason.BLOCKS
+        return None
 
     def _hold(self, request: Request, hits: int, now: float) -> bool:
         """Whether to wait for a slot for its adapter, or for another request that is just
@@ -415,6 +434,7 @@ class Scheduler:
         resumed = request.preemptions > 0 or bool(request.submission.output)
         if not resumed:
             request.cached_tokens = cached
+            self._waiting.charge_prompt(request)
         if request.reads_cache:
             self.counters.prefix_queries += len(request.tokens)
             self.counters.prefix_hits += cached
@@ -440,6 +460,7 @@ class Scheduler:
         if result.error is not None:
             self._fail(members, EngineError(str(result.error["message"])))
             return
+        self._events += embedded((request.id for request in members), plan, result)
         now = self._clock.now()
         size = self.pool.block_size
         sampled = 0
@@ -456,9 +477,8 @@ class Scheduler:
             if new == []:  # before its blocks are committed: what is in them may be broken
                 self._fail([request], EngineError("The model returned no usable logits."))
                 continue
-            if result.prompt_logprobs and row in result.prompt_logprobs:
-                first = plan.starts[row] + 1
-                events.append(PromptLogprobs(request.id, first, result.prompt_logprobs[row]))
+            if new is None or plan.counts[row] > 1:
+                events += chunk_events(request.id, plan, row, result, now)
             if request.slot >= 0 and request.key:
                 full = (plan.starts[row] + plan.counts[row]) // size
                 if full > request.commits:
@@ -479,8 +499,7 @@ class Scheduler:
         for index in range(request.commits, full):
             block_hash = request.hashes[index]
             self._tables.commit(request, index)
-            for released in self._shared.committed(request, block_hash):
-                self._waiting.push(released)
+            self._release(self._shared.committed(request, block_hash))
         request.commits = full
 
     def _fail(self, members: list[Request], error: EngineError) -> None:

@@ -15,6 +15,7 @@ import torch
 from penstock.config import Config
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
+from penstock.core.fair import FairShares
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, AdapterLoad, BlockDelta, Entry, Executor, KVGroup, StepPlan
 from penstock.core.policy import make_policy
@@ -33,6 +34,7 @@ from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError, UnsupportedError
+from penstock.kernels import cpu
 from penstock.kernels.cpu.program import pool
 from penstock.layers.decoder import Decoder
 from penstock.layers.native import NativeDecoder
@@ -229,7 +231,8 @@ def _scheduler(
         # The router is told of a group with full attention, for that keeps whole prefixes.
         pool.watch(next((g for g, group in enumerate(groups) if not group.window), 0))
     policy = make_policy(engine.scheduling_policy, engine.priority_ageing_s)
-    return Scheduler(limits, pool, groups, policy, clock, cache_key)
+    fair = FairShares(engine.cached_token_cost)
+    return Scheduler(limits, pool, groups, policy, clock, cache_key, fair)
 
 
 def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo:
@@ -247,9 +250,20 @@ def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo
         cache_key=cache_key,
         adapters=None if part.adapters is None else part.adapter_room,
         kv_cache_bytes=cache_bytes,
+        hidden_size=part.loaded.model.hidden_size,
+        shorter_embeddings=shorter_embeddings(part.raw),
         notes=part.stages.notes,
+        kernels=_kernels(part),
+        threads=part.threads or torch.get_num_threads(),
         stages_s=part.stages.seconds,
     )
+
+
+def _kernels(part: Part) -> str:
+    """Backend, and what of it decides about bits."""
+    name = part.loaded.backend.name
+    isa = cpu.isas()[-1] if name == NATIVE else f"torch {torch.__version__}"
+    return f"{name} {isa} {part.device.type} x{part.ranks.size}"
 
 
 def _threads(config: Config) -> int | None:
@@ -370,3 +384,11 @@ def eos_ids(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
     if found is None:
         return ()
     return tuple(found) if isinstance(found, list) else (int(found),)
+
+
+def shorter_embeddings(raw: dict[str, Any]) -> tuple[int, ...]:
+    """See ModelInfo."""
+    sizes = raw.get("matryoshka_dimensions")
+    if isinstance(sizes, list):
+        return tuple(size for size in sizes if isinstance(size, int))
+    return (0,) if raw.get("is_matryoshka") is True else ()

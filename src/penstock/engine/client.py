@@ -26,6 +26,8 @@ class Delta:
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: list[TokenLogprobs] | None = None
     """of positions 1 .. n-1 (position 0 has none); whole, with the first delta that has tokens"""
+    embedding: list[float] | None = None
+    """the pooled prompt, when asked for"""
     finish: FinishReason | None = None
     stop_id: int | None = None
     cached_tokens: int = 0
@@ -61,12 +63,19 @@ class ModelInfo:
     cache_key: str = ""
     """what block hashes begin with (`core.prefix.root`)"""
     kv_cache_bytes: int = 0
+    hidden_size: int = 0
+    shorter_embeddings: tuple[int, ...] = ()
+    """sizes that the model was trained to be cut to (Matryoshka); (0,): any"""
     adapters: AdapterRoom | None = None
     """None: no adapters can be used"""
     notes: list[str] = field(default_factory=list)
     """decisions and their reasons, for the start-up log"""
     stages_s: dict[str, float] = field(default_factory=dict)
     """seconds of each start-up stage"""
+    kernels: str = ""
+    """what computes: backend and instruction set"""
+    threads: int = 0
+    """of the arithmetic in one process; 0: not told"""
 
 
 @dataclass(slots=True)
@@ -102,6 +111,8 @@ class EngineStats:
     prefill_tokens: int = 0
     """of the last step"""
     decode_tokens: int = 0
+    prefill_rows: int = 0
+    """requests that computed a chunk in the last step; all others of it decoded one token"""
     prefix_queries: int = 0
     """tokens looked up in the prefix cache since start"""
     prefix_hits: int = 0

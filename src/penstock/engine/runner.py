@@ -17,6 +17,7 @@ from torch import Tensor
 
 from penstock.attention.base import AdapterRows, AttnBatch, GroupTables
 from penstock.core.plan import UNKNOWN, AdapterLoad, Entry, StepPlan, StepResult, TokenLogprobs
+from penstock.engine.pooling import Pooling
 from penstock.engine.sampler import Sampler
 from penstock.errors import EngineError
 from penstock.models.base import CausalLM
@@ -69,6 +70,7 @@ class ModelRunner:
         self._sampler: Sampler | None = None
         if ranks.leads:
             self._sampler = Sampler(model.vocab_size, max_num_seqs, device, workers)
+        self._pooling = Pooling()
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
         self._num_prompt = np.zeros(max_num_seqs, np.int64)
@@ -125,6 +127,7 @@ class ModelRunner:
             self._ranks.send(hidden)
             return result
         self._score_prompts(plan, hidden, result)
+        result.embeddings = self._pooling.pool(plan, hidden)
         wanted = np.flatnonzero(plan.samples)
         if len(wanted):
             last = np.cumsum(counts)[wanted] - 1
@@ -157,6 +160,7 @@ class ModelRunner:
             self._scored.discard(slot)
             if entry.sampling.prompt_logprobs is not None:
                 self._scored.add(slot)
+            self._pooling.enter(entry)
             if self._sampler is not None:
                 self._sampler.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
         for delta in plan.blocks:

@@ -15,13 +15,17 @@ from typing import Any
 import msgspec
 
 from penstock.core.events import (
+    Blocked,
     CacheChanged,
+    Chunk,
+    Embedded,
     Event,
     Finished,
     Held,
     Preempted,
     PromptLogprobs,
     Queued,
+    Released,
     Scheduled,
     TokensOut,
 )
@@ -38,6 +42,10 @@ KINDS: tuple[type[Any], ...] = (
     PromptLogprobs,
     Finished,
     CacheChanged,
+    Embedded,
+    Released,
+    Blocked,
+    Chunk,
 )
 _CODES = {kind: code for code, kind in enumerate(KINDS)}
 _encode = msgspec.msgpack.Encoder().encode

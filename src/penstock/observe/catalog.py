@@ -69,7 +69,7 @@ def _decades(first: float, last: float, steps: tuple[float, ...]) -> tuple[float
 
 TOKEN_S = _decades(0.00025, 10, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7.5))
 """for what happens once a token or a step: fine enough for tokens of 1 ms"""
-REQUEST_S = _decades(0.001, 1000, (1, 2, 3, 5, 7.5))
+REQUEST_S = (0.00025, *_decades(0.0005, 1000, (1, 2, 3, 5, 7.5)))
 HOST_S = _decades(0.00001, 10, (1, 2, 5))
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
 STEP_TOKENS = tuple(float(2**power) for power in range(18))
@@ -186,6 +186,27 @@ HOST_SHARE = histogram(
     "ratio",
     "Part of a step's wall time outside our CPU kernels; not observed where torch computes.",
     SHARES,
+)
+
+# Utilisation is three numbers: does the engine have work (allocation), does the device compute
+# (busy), and how near is that to the device's peak (FLOP and bandwidth, of each step's roofline)
+UPTIME = gauge("engine_uptime_seconds", "seconds", "Since the engine said something first.")
+WORKING = counter(
+    "engine_working_seconds",
+    "seconds",
+    "Time in steps; its rate is the share of time in which the engine has work (allocation).",
+)
+DEVICE_BUSY = counter(
+    "device_busy_seconds",
+    "seconds",
+    "Time inside model and sampler; its rate is the share of time in which the device computes.",
+)
+CHUNKS = counter("prefill_chunks", "chunks", "Parts in which prompts were computed.")
+BLOCKED = counter(
+    "queue_blocked_seconds",
+    "seconds",
+    "Time in which the queue stood, by the limit that stopped the first in it.",
+    "reason",
 )
 
 # Requests: one choice of a request counts as one
@@ -305,6 +326,8 @@ HTTP_ERRORS = counter("http_errors", "responses", "Error bodies sent.", "code", 
 TOKENIZE_S = histogram(
     "tokenize_seconds", "seconds", "Template and tokenizer, once a request.", HOST_S
 )
+KEY_REQUESTS = counter("key_requests", "requests", "Requests of a named key that ended.", "key")
+KEY_TOKENS = counter("key_tokens", "tokens", "Tokens of a named key's requests.", "key", "kind")
 BATCH_ROWS = counter(
     "batch_rows", "rows", "Rows of batches that have their result.", "endpoint", "outcome"
 )
@@ -314,6 +337,21 @@ BATCH_ROWS_WAITING = gauge(
 DETOKENIZE_S = histogram(
     "detokenize_seconds", "seconds", "Detokenizing and stop strings, once a delta.", HOST_S
 )
+
+# Quality
+CANARY = counter("canary_runs", "runs", "Runs of the golden prompts.", "result")
+
+# The request log
+LOG_DROPPED = counter(
+    "log_dropped", "events", "Events that the log's queue had no place for: records lack them."
+)
+LOG_LOST = counter("log_lost_lines", "lines", "Log lines that could not be written.")
+LOG_BYTES = counter("log_written_bytes", "bytes", "Written to log segments.")
+LOG_FAILED = gauge(
+    "log_failed", "1", "1 while the log cannot be written: requests are served all the same."
+)
+LOG_DEPTH = gauge("log_queue_depth", "events", "Events that wait for the log's thread.")
+LOG_CPU = counter("log_cpu_seconds", "seconds", "CPU time of the log's thread.")
 
 CATALOG: tuple[Metric, ...] = tuple(v for v in list(globals().values()) if isinstance(v, Metric))
 

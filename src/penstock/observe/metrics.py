@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 import psutil
 from prometheus_client import CollectorRegistry, generate_latest
 
-from penstock.core.events import Event, Finished, Preempted, Queued, Scheduled, TokensOut
+from penstock.core.events import (
+    Blocked,
+    Chunk,
+    Event,
+    Finished,
+    Preempted,
+    Queued,
+    Scheduled,
+    TokensOut,
+)
 from penstock.core.request import FinishReason
 from penstock.core.timeline import Progress, Timeline
 from penstock.observe import catalog as c
@@ -22,6 +31,7 @@ from penstock.observe.instruments import Board
 
 if TYPE_CHECKING:
     from penstock.engine.client import EngineStats, ModelInfo
+    from penstock.observe.requestlog import RequestLog
 
 
 class Metrics:
@@ -38,7 +48,12 @@ class Metrics:
         """the one that tells just now"""
         self._registry.register(self._board)
         self._live: dict[str, Progress] = {}
+        self._since: dict[int, float] = {}
+        """by engine: when it said something first"""
+        self._blocked: dict[int, Blocked] = {}
+        """by engine: why its queue stands"""
         self._processes: Callable[[], dict[str, int]] = dict
+        self._log: RequestLog | None = None
         self._batch_rows_waiting: Callable[[], int] = int
         _no_endings(self._board)
 
@@ -63,6 +78,8 @@ class Metrics:
                     gaps[gap] = gaps.get(gap, 0) + 1
                 elif progress:
                     self._add(c.PROMPT_TOKENS, progress.num_prompt)
+            elif isinstance(event, Blocked):
+                self._stands(event, stats.engine)
             else:
                 self._rare(event)
         self._add(c.GENERATION_TOKENS, tokens)
@@ -77,6 +94,14 @@ class Metrics:
         _no_endings(board)
         return board
 
+    def _stands(self, event: Blocked, engine: int) -> None:
+        """The queue stands for another reason from now on."""
+        before = self._blocked.get(engine)
+        if before is not None and before.reason is not None:
+            lasted = max(0.0, event.at - before.at)
+            self._engine.number(c.BLOCKED).add(lasted, before.reason.value)
+        self._blocked[engine] = event
+
     def _rare(self, event: Event) -> None:
         """What happens a few times in a request's life."""
         if isinstance(event, Queued):
@@ -85,6 +110,8 @@ class Metrics:
             self._add(c.CACHED_TOKENS, event.cached_tokens)
             if progress := self._live.get(event.id):
                 progress.scheduled(event)
+        elif isinstance(event, Chunk):
+            self._add(c.CHUNKS, 1)
         elif isinstance(event, Preempted):
             self._add(c.LOST_TOKENS, event.lost_tokens)
         elif isinstance(event, Finished):
@@ -118,6 +145,8 @@ class Metrics:
                 self._observe(metric, value)
 
     def _step(self, stats: EngineStats) -> None:
+        since = self._since.setdefault(stats.engine, stats.at)
+        self._engine.number(c.UPTIME).set(max(0.0, stats.at - since))
         used = stats.blocks_total - stats.blocks_free - stats.blocks_cached
         for metric, value in (
             (c.RUNNING, stats.running),
@@ -137,6 +166,8 @@ class Metrics:
         computed = stats.prefill_tokens + stats.decode_tokens
         if computed:
             self._add(c.STEPS, 1)
+            self._add(c.WORKING, stats.step_s)
+            self._add(c.DEVICE_BUSY, stats.device_s)
             self._add(c.PREFILL_TOKENS, stats.prefill_tokens)
             self._add(c.DECODE_TOKENS, stats.decode_tokens)
             self._observe(c.STEP_TOKENS_ALL, computed)
@@ -163,6 +194,14 @@ class Metrics:
         """Report the memory of these as well, by role; `api` is the calling process."""
         self._processes = processes
 
+    def canary(self, passed: bool) -> None:
+        """The golden prompts ran."""
+        self._board.number(c.CANARY).add(1, "passed" if passed else "failed")
+
+    def watch_log(self, log: RequestLog) -> None:
+        """Report how the request log fares."""
+        self._log = log
+
     def requested(self, n: int, max_tokens: int | None) -> None:
         """A request was accepted with these parameters."""
         self._board.histogram(c.REQUEST_N).observe(n)
@@ -176,6 +215,13 @@ class Metrics:
     def http_error(self, code: str, status: int) -> None:
         """An error body was sent; code: the error's, as `invalid_field`."""
         self._board.number(c.HTTP_ERRORS).add(1, code, str(status))
+
+    def key_used(self, key: str, prompt: int, output: int) -> None:
+        """A request of the key with this name ended."""
+        self._board.number(c.KEY_REQUESTS).add(1, key)
+        tokens = self._board.number(c.KEY_TOKENS)
+        tokens.add(prompt, key, "prompt")
+        tokens.add(output, key, "output")
 
     def batch_rows(self, endpoint: str, done: int, failed: int) -> None:
         """Rows of batches have their results."""
@@ -198,6 +244,7 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus' text format, UTF-8; content type `CONTENT_TYPE_LATEST` of the client."""
         self._board.number(c.BATCH_ROWS_WAITING).set(self._batch_rows_waiting())
+        self._read_log()
         memory = self._board.number(c.RSS)
         memory.values.clear()
         for role, size in self.memory().items():
@@ -211,6 +258,19 @@ class Metrics:
             with suppress(psutil.NoSuchProcess):
                 found[role] = psutil.Process(pid).memory_info().rss
         return found
+
+    def _read_log(self) -> None:
+        log = self._log
+        if log is not None:
+            for metric, value in (
+                (c.LOG_DROPPED, log.dropped),
+                (c.LOG_LOST, log.lost_lines),
+                (c.LOG_BYTES, log.written_bytes),
+                (c.LOG_FAILED, log.failed is not None),
+                (c.LOG_DEPTH, log.depth),
+                (c.LOG_CPU, log.cpu_s),
+            ):
+                self._board.number(metric).set(value)
 
     def _add(self, metric: c.Metric, amount: float) -> None:
         self._engine.number(metric).add(amount)

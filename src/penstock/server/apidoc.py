@@ -27,6 +27,14 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("GET /v1/batches", "the batches of this key, the newest first; `after`, `limit`"),
     ("GET /v1/batches/{id}", "how a batch stands"),
     ("POST /v1/batches/{id}/cancel", "end a batch; the results so far are kept"),
+    ("POST /v1/responses", "answer as OpenAI's Responses API; with `stream`, as its events"),
+    ("GET, DELETE /v1/responses/{id}", "a stored response; forget it"),
+    ("GET /v1/responses/{id}/input_items", "what it answers; `after`, `limit`, `order`"),
+    ("POST /v1/messages", "answer as Anthropic's Messages API; with `stream`, as its events"),
+    ("POST /v1/messages/count_tokens", "tokens of the prompt that a message becomes"),
+    ("POST /v1/embeddings", "texts as vectors: pooled hidden states after the final norm"),
+    ("POST /v1/score", "log-likelihood of continuations after their contexts, by token"),
+    ("POST /generate", "ids in, ids out; with `stream`, as server-sent events"),
     (
         "POST /v1/load_lora_adapter, /v1/unload_lora_adapter",
         "adapters, which requests choose as `model`; with --allow-runtime-lora-updating",
@@ -34,6 +42,9 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("POST /tokenize", "text or a chat as token ids"),
     ("POST /detokenize", "token ids as text"),
     ("GET /version", "version of the server"),
+    ("GET /, /ui/{name}", "a page to chat with the model and to watch the server (no key needed)"),
+    ("GET /dashboard/data", "what that page shows"),
+    ("GET /dashboard/requests/{id}", "the story of one request"),
     ("GET /metrics", "metrics in Prometheus' text format (no key needed)"),
     ("GET /live", "200 as soon as the process listens (no key needed)"),
     ("GET /ready", "200 while new requests are taken, else 503 (no key needed)"),
@@ -66,6 +77,37 @@ the input. After 24 hours a batch ends as `expired` with what is done. The batch
 one after the other, those of several keys side by side. What a key keeps, other keys do not see.
 """
 
+KEYS = """## Keys
+
+`--api-key` lets a key in that has no name and no limits. `--api-keys-file` names keys:
+
+```toml
+[keys.alice]
+key = "…"                  # or key_sha256 = "…", so that the file tells no key
+requests_per_minute = 60
+tokens_per_minute = 100000
+max_concurrency = 8
+weight = 2                 # of its share of the engine; 1 when absent
+share_cache = true         # read and write the prefix cache that others use; else its own
+```
+
+All but the key may be absent. A key over one of its limits gets 429 `rate_limit_exceeded`, with
+`Retry-After` when the limit allows it again; replies tell what is left in OpenAI's `x-ratelimit-*`.
+Tokens are charged when they are known, so a limit may go into debt, which later requests wait for;
+rows of batches are not charged. Waiting requests of different keys take turns by the tokens that
+each was served, divided by its weight; a prompt token from the cache counts `--cached-token-cost`.
+Metrics carry the names of keys; a key itself is neither logged nor kept.
+"""
+
+PROTOCOLS = """## Responses and messages
+
+`/v1/responses` and `/v1/messages` are chats in other clothes: what chats support, they do; what
+chats refuse is refused under its name there. A response is kept in `--data-dir`, where there is
+one, unless `store` is false; `previous_response_id` goes on from it. The key of `/v1/messages` may
+come as `x-api-key`, its errors have Anthropic's form, and a last message of the assistant is
+continued.
+"""
+
 FIELD_INTRO = """## Fields
 
 `null` is accepted for every field and means that it is absent. A field that could change the answer
@@ -88,7 +130,15 @@ and 503 come with `Retry-After`.
 
 def render() -> str:
     """The whole page."""
-    parts = [INTRO, "## Paths\n", _table(("path", "what it does"), _paths()), BATCHES, FIELD_INTRO]
+    parts = [
+        INTRO,
+        "## Paths\n",
+        _table(("path", "what it does"), _paths()),
+        KEYS,
+        PROTOCOLS,
+        BATCHES,
+        FIELD_INTRO,
+    ]
     for paths, fields in all_tables().values():
         parts += [f"### {paths}\n", _endpoint(fields.values())]
     parts += [ERROR_INTRO, _table(("code", "status", "type"), _errors())]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
+from penstock.core.records import Origin
 from penstock.core.request import BACKGROUND
 from penstock.errors import InvalidFieldError
 from penstock.llm import AsyncLLM, Generation, SamplingParams
@@ -52,8 +53,7 @@ class Call:
     """the prompt's text stands before each answer"""
     echo_only: bool
     """score the prompt, show no output"""
-    background: bool = False
-    """a row of a batch"""
+    caller: Caller = NOBODY
 
     def patience_s(self) -> float | None:
         """How long to wait for the engine, which should itself end the request at its deadline."""
@@ -77,6 +77,8 @@ class Asked:
     arrival_s: float
     """on the model's clock"""
     caller: Caller = NOBODY
+    origin: Origin = field(default_factory=Origin)
+    """for the log"""
 
 
 def new_id() -> str:
@@ -91,9 +93,9 @@ def chat_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
             "top_logprobs needs logprobs.", cure='Send "logprobs": true.', param="top_logprobs"
         )
     logprobs = (top or 0) if body["logprobs"] else None
-    params = _params(llm, body, logprobs=logprobs, max_tokens=_chat_limit(body))
+    params = params_of(llm, body, logprobs=logprobs, max_tokens=_chat_limit(body))
     generate = partial(llm.chat, body["messages"], params, template=template_options(body))
-    return _call(llm, body, asked, params, Chat(logprobs, body["return_token_ids"]), [generate])
+    return make_call(llm, body, asked, params, Chat(logprobs, body["return_token_ids"]), [generate])
 
 
 def completions_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
@@ -103,12 +105,12 @@ def completions_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
     given = {"logprobs": logprobs, "max_tokens": 1 if echo and limit == 0 else limit}
     if echo and body["prompt_logprobs"] is None:
         given["prompt_logprobs"] = logprobs
-    params = _params(llm, body, **given)
+    params = params_of(llm, body, **given)
     special = body["add_special_tokens"]
-    complete = partial(_complete, llm, params=params, default_max_tokens=DEFAULT_MAX_TOKENS)
-    prompts = [partial(complete, prompt, special) for prompt in body["prompt"]]
+    options = {"default_max_tokens": DEFAULT_MAX_TOKENS, "add_special_tokens": special}
+    prompts = [partial(llm.generate, prompt, params, **options) for prompt in body["prompt"]]
     reply = Completions(logprobs, body["return_token_ids"], echo)
-    return _call(llm, body, asked, params, reply, prompts, echo)
+    return make_call(llm, body, asked, params, reply, prompts, echo)
 
 
 def template_options(body: Parsed) -> dict[str, Any]:
@@ -118,6 +120,7 @@ def template_options(body: Parsed) -> dict[str, Any]:
         "add_generation_prompt": not continued if prompted is None else prompted,
         "continue_final_message": continued,
         "template_kwargs": body["chat_template_kwargs"],
+        "chat_template": body.values.get("chat_template"),
     }
 
 
@@ -131,18 +134,7 @@ def header_seconds(text: str | None) -> float | None:
         raise kinds.wrong("X-Request-Timeout", kinds.SECONDS.words, text) from None
 
 
-async def _complete(
-    llm: AsyncLLM, prompt: str | list[int], special: bool, **options: Any
-) -> Generation:
-    """Submit text or ids; the text is kept for `echo`."""
-    if isinstance(prompt, list):
-        return await llm.generate(prompt, **options)
-    generation = await llm.generate(await llm.tokenize(prompt, special), **options)
-    generation.prompt = prompt
-    return generation
-
-
-def _params(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
+def params_of(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
     given = {name: body.values[name] for name in _SAMPLED if name in body.values}
     given |= over
     return llm.params(**{name: value for name, value in given.items() if value is not None})
@@ -166,7 +158,23 @@ def _chat_limit(body: Parsed) -> int | None:
     return limit
 
 
-def _call(
+def _stream_options(body: Parsed) -> Any:
+    """The field of that name. Raises InvalidFieldError where fields contradict `stream`."""
+    given = body.values.get
+    if given("stream") and given("prompt_logprobs") is not None:
+        raise InvalidFieldError(
+            "prompt_logprobs are not sent in streams.",
+            cure="Leave stream away, or use echo with logprobs.",
+            param="prompt_logprobs",
+        )
+    if given("stream_options") is not None and not given("stream"):
+        raise InvalidFieldError(
+            "stream_options needs stream.", cure='Send "stream": true.', param="stream_options"
+        )
+    return given("stream_options")
+
+
+def make_call(
     llm: AsyncLLM,
     body: Parsed,
     asked: Asked,
@@ -175,17 +183,9 @@ def _call(
     prompts: Sequence[Callable[..., Awaitable[Generation]]],
     echo: bool = False,
 ) -> Call:
-    if body["stream"] and body["prompt_logprobs"] is not None:
-        raise InvalidFieldError(
-            "prompt_logprobs are not sent in streams.",
-            cure="Leave stream away, or use echo with logprobs.",
-            param="prompt_logprobs",
-        )
-    usage = body["stream_options"]
-    if usage is not None and not body["stream"]:
-        raise InvalidFieldError(
-            "stream_options needs stream.", cure='Send "stream": true.', param="stream_options"
-        )
+    """Fields that the body's endpoint does not have are as if absent. Raises InvalidFieldError."""
+    given = body.values.get
+    usage = _stream_options(body)
     chosen = body["request_id"] or asked.request_id
     request_id = chosen or new_id()
     # Ids that clients choose may repeat, as in a retry; the engine's must not.
@@ -193,15 +193,20 @@ def _call(
     limits = [t for t in (body["timeout"], asked.timeout_s) if t is not None]
     timeout_s = min(limits, default=None)
     deadline_s = None if timeout_s is None else asked.arrival_s + timeout_s
-    adapter = body["model"] if body["model"] in llm.adapters else None
+    adapter = given("model") if given("model") in llm.adapters else None
     options = {
         "adapter": adapter,
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
-        "cache_salt": body["cache_salt"] or "",
+        "cache_salt": asked.caller.salt(body["cache_salt"] or ""),
+        "tenant": asked.caller.name,
+        "weight": asked.caller.weight,
         "session": _session(body),
+        "origin": asked.origin,
     }
+    asked.origin.call, asked.origin.stream = request_id, bool(given("stream"))
+    asked.origin.model = body["model"] or ""
     many = len(prompts) > 1
     continuous = bool(usage and usage["continuous_usage_stats"])
     return Call(
@@ -214,14 +219,14 @@ def _call(
             partial(prompt, request_id=f"{engine_id}.{i}" if many else engine_id, **options)
             for i, prompt in enumerate(prompts)
         ],
-        prompt_logprobs=body["prompt_logprobs"] is not None,
+        prompt_logprobs=given("prompt_logprobs") is not None,
         timeout_s=timeout_s,
         deadline_s=deadline_s,
-        stream=body["stream"],
+        stream=bool(given("stream")),
         include_usage=bool(usage and usage["include_usage"]),
         continuous_usage=continuous,
-        every_token=continuous or body["return_token_ids"] or params.logprobs is not None,
+        every_token=continuous or bool(given("return_token_ids")) or params.logprobs is not None,
         echo=echo,
-        echo_only=echo and body["max_tokens"] == 0,
-        background=asked.caller.background,
+        echo_only=echo and given("max_tokens") == 0,
+        caller=asked.caller,
     )

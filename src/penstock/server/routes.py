@@ -11,21 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import penstock
-from penstock.errors import (
-    DrainingError,
-    InvalidFieldError,
-    UnsupportedFieldError,
-)
+from penstock.errors import DrainingError, InvalidFieldError, UnsupportedFieldError
 from penstock.llm import AsyncLLM
-from penstock.server import kinds
 from penstock.server.answers import frames, whole
+from penstock.server.asking import asked_of
 from penstock.server.calls import (
     Asked,
     Call,
     chat_call,
     completions_call,
-    header_seconds,
-    new_id,
     template_options,
 )
 from penstock.server.fields import (
@@ -37,10 +31,9 @@ from penstock.server.fields import (
     parse,
 )
 from penstock.server.service import Service
-from penstock.web.caller import caller_of
 from penstock.web.errors import json_response
 from penstock.web.limits import read_body
-from penstock.web.sse import EventStream, unless_gone
+from penstock.web.sse import unless_gone
 
 log = logging.getLogger(__name__)
 
@@ -137,17 +130,6 @@ async def health(service: Service, request: Request) -> Response:
     return json_response({"status": "healthy"})
 
 
-def request_id(request: Request) -> str:
-    """The id of a request whose body is not known (yet): the client's, or a new one."""
-    return _header_id(request) or new_id()
-
-
-def _header_id(request: Request) -> str | None:
-    """X-Request-Id, where it is one that may stand in logs and headers."""
-    given = request.headers.get("x-request-id")
-    return given if given is not None and kinds.is_request_id(given) else None
-
-
 async def _answer(
     service: Service,
     request: Request,
@@ -157,25 +139,33 @@ async def _answer(
     llm = service.llm()
     arrival_s = llm.clock.now()
     body = await _body(service, request, endpoint)
-    timeout_s = header_seconds(request.headers.get("x-request-timeout"))
-    if timeout_s is None and body["timeout"] is None:
-        timeout_s = service.config.server.request_timeout_s
-    caller = caller_of(request.scope)
-    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s, caller))
+    call = make(llm, body, asked_of(service, request, arrival_s, body["timeout"]))
     if body.logged:
         log.info("request %s: no effect of %s", call.request_id, ", ".join(body.logged))
+    return await respond(service, request, call)
+
+
+async def respond(service: Service, request: Request, call: Call) -> Response:
+    """The call's reply, whole or as a stream. Raises what comes before its first token."""
     headers = {"X-Request-Id": call.request_id}
     if not call.stream:
         reply = await unless_gone(request.receive, whole(service, call), call.patience_s())
         return json_response(reply, headers=headers)
     stream = frames(service, call)
     first = await unless_gone(request.receive, anext(stream), call.patience_s())
-    return EventStream(first, stream, headers, service.count_error, call.patience_s())
+    return service.stream(first, stream, call)
 
 
 async def _body(service: Service, request: Request, endpoint: str) -> Parsed:
     body = parse(endpoint, await read_body(request, service.config.server.max_body_bytes))
     service.check_model(body["model"])
+    trusted = service.config.server.trust_request_chat_template
+    if body.values.get("chat_template") is not None and not trusted:
+        raise UnsupportedFieldError(
+            "chat_template is refused: a template is code, and this one would be the client's own.",
+            cure="Leave it away; or serve with --chat-template, --trust-request-chat-template.",
+            param="chat_template",
+        )
     return body
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 
 from penstock.config import Config
 from penstock.core.request import Adapter
+from penstock.debug.canary import Canary
 from penstock.engine.client import ModelInfo
 from penstock.errors import (
     CheckpointError,
@@ -34,7 +36,11 @@ from penstock.server.calls import Call
 from penstock.server.data import Data
 from penstock.web.caller import SCOPE_KEY, Caller
 from penstock.web.errors import as_typed, error_response, status_of
+from penstock.web.keys import Keys
 from penstock.web.limits import Door
+from penstock.web.quota import Account
+from penstock.web.sse import EventStream
+from penstock.web.tenants import load as load_tenants
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +58,12 @@ class Service:
         self.created = int(time.time())
         self._llm: AsyncLLM | None = None
         self._live: set[Generation] = set()
-        folder = config.server.data_dir
+        self._canary: Canary | None = None
+        self._watching: asyncio.Task[None] | None = None
+        server = config.server
+        tenants = load_tenants(Path(server.api_keys_file)) if server.api_keys_file else []
+        self.keys = Keys(server.api_key, tenants)
+        folder = server.data_dir
         self._data = None if folder is None else Data(Path(folder))
         self.app: ASGIApp | None = None
         """set by the application that is made over this service; rows of batches go there"""
@@ -63,6 +74,8 @@ class Service:
         llm.client.subscribe(self.live)
         self.opened_s = llm.clock.now()
         self.metrics.ready(llm.info)
+        if llm.log is not None:
+            self.metrics.watch_log(llm.log)
         llm.times = self.metrics
         self._llm = llm
         if self._data is not None:
@@ -71,10 +84,23 @@ class Service:
             batches.start(self._background, rows, self.metrics.batch_rows)
             self.metrics.watch_batches(lambda: batches.num_waiting)
 
+    def watch(self) -> None:
+        """Send the canary, if one is wanted. From the event loop, once the model is open."""
+        every_s, copies = self.config.log.canary_interval_s, self.config.engine.data_parallel_size
+        if every_s:
+            self._canary = Canary(self.llm(), every_s, copies, self.metrics.canary)
+            self._watching = asyncio.create_task(self._canary.run())
+
     def _background(self, owner: str) -> AppHandler:
         """This server, as the rows of an owner's batches meet it."""
         assert self.app is not None
-        return AppHandler(self.app, {SCOPE_KEY: Caller(owner, background=True)})
+        caller = Caller(owner, background=True, account=self.keys.accounts.get(owner))
+        return AppHandler(self.app, {SCOPE_KEY: caller})
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a data folder."""
+        return self._data is not None
 
     def data(self) -> Data:
         """Raises NotEnabledError for a server that keeps nothing."""
@@ -98,7 +124,10 @@ class Service:
     def check_health(self) -> list[str]:
         """See EngineClient.check_health. Requests do not ask: they wait for an engine that is
         being replaced, as long as their deadlines allow."""
-        return self.llm().client.check_health(self.config.server.health_stuck_after_s)
+        found = self.llm().client.check_health(self.config.server.health_stuck_after_s)
+        if self._canary is not None:
+            self._canary.check_health()
+        return found
 
     def check_model(self, name: str | None) -> None:
         """Raise ModelNotFoundError for another name than those served; none at all is fine."""
@@ -145,9 +174,14 @@ class Service:
         Raises what `Door.admit`, `AsyncLLM.generate` and `AsyncLLM.chat` raise.
         """
         async with AsyncExitStack() as stack:
-            if not call.background:  # how many rows run at once is the batches' affair
+            account = call.caller.account
+            generations: list[Generation] = []
+            if not call.caller.background:  # how many rows run at once is the batches' affair
+                if account is not None:
+                    stack.enter_context(account.admit())
                 stack.enter_context(self.door.admit(call.num_choices))
-            generations = []
+            if account is not None:
+                stack.callback(self._charge, call, account, generations)
             for generate in call.prompts:
                 generation = await stack.enter_async_context(await generate())
                 self._live.add(generation)
@@ -155,6 +189,32 @@ class Service:
                 generations.append(generation)
             self.metrics.requested(call.params.n, call.params.max_tokens)
             yield generations
+
+    def _charge(self, call: Call, account: Account, generations: list[Generation]) -> None:
+        """The call is over: count its tokens. Those of batches count in metrics alone."""
+        usages = [generation.usage for generation in generations]
+        prompt = sum(usage.prompt_tokens for usage in usages)
+        output = sum(usage.completion_tokens for usage in usages)
+        if not call.caller.background:
+            account.charge("tokens", prompt + output)
+        self.metrics.key_used(account.tenant.name, prompt, output)
+
+    def stream(
+        self,
+        first: bytes,
+        frames: AsyncGenerator[bytes, None],
+        call: Call,
+        headers: Mapping[str, str] | None = None,
+    ) -> EventStream:
+        """The reply that streams these frames."""
+        return EventStream(
+            first,
+            frames,
+            {"X-Request-Id": call.request_id, **(headers or {})},
+            self.count_error,
+            call.patience_s(),
+            self.config.server.sse_keep_alive_s,
+        )
 
     def abort_all(self) -> None:
         """End everything that runs; its clients are told that the server shuts down."""
@@ -167,14 +227,16 @@ class Service:
         self.metrics.http_error(error.code, status)
         if status in (429, 503):
             self.metrics.rejected(error.code)
+            if self._llm is not None and self._llm.log is not None:
+                self._llm.log.rejected(error.code)
         if isinstance(error, EngineDeadError | EngineStuckError | EngineError):
             log.error("a request failed: %s", error)
 
-    def refuse(self, error: Exception, request_id: str) -> Response:
-        """The reply to a request that failed before its reply began."""
+    def refuse(self, error: Exception, request_id: str, path: str = "") -> Response:
+        """The reply to a request to `path` that failed before its reply began."""
         typed = as_typed(error)
         self.count_error(typed)
-        response = error_response(typed)
+        response = error_response(typed, path)
         response.headers["X-Request-Id"] = request_id
         return response
 
@@ -184,6 +246,8 @@ class Service:
         return None if self._llm is None else self._llm.info
 
     async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         if self._data is not None:
             await self._data.close()
         if self._llm is not None:
