@@ -220,6 +220,7 @@ class Generation:
             self.embedding = delta.embedding
         if index == 0:
             self._cached_tokens = max(self._cached_tokens, delta.cached_tokens)
+            self.metrics.predicted_ttft_s = delta.predicted_ttft_s
             self._take_prompt(delta)
         began = self._clock.now()
         text = choice.push(delta.tokens, delta.logprobs, delta.finish, delta.stop_id)

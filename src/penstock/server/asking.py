@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from penstock.core.records import Origin
 from penstock.server import kinds
-from penstock.server.calls import Asked, header_seconds, new_id
+from penstock.server.calls import Asked, header_class, header_seconds, new_id
 from penstock.server.fields import CHAT, COMPLETIONS
 from penstock.server.service import Service
 from penstock.web.caller import caller_of
@@ -43,6 +43,7 @@ def asked_of(
     key = caller.name or mark(request.headers.get("authorization"))
     origin = Origin(endpoint=LOGGED.get(path, path), key=key, sends=True)
     origin.parsed_s = llm.clock.now()
+    origin.slo_class = header_class(request.headers.get("x-slo-class"))
     if llm.log is not None:
         after(request, partial(llm.log.sent, origin))
     return Asked(header_id(request), header_s, arrival_s, caller, origin)

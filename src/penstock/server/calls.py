@@ -134,6 +134,11 @@ def header_seconds(text: str | None) -> float | None:
         raise kinds.wrong("X-Request-Timeout", kinds.SECONDS.words, text) from None
 
 
+def header_class(text: str | None) -> str:
+    """The class in a header; empty: none. Raises InvalidFieldError."""
+    return "" if text is None else str(kinds.SLO_CLASS.read(text.strip(), "X-Slo-Class"))
+
+
 def params_of(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
     given = {name: body.values[name] for name in _SAMPLED if name in body.values}
     given |= over
@@ -199,6 +204,7 @@ def make_call(
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
+        "slo_class": given("slo_class") or asked.origin.slo_class,
         "cache_salt": asked.caller.salt(body["cache_salt"] or ""),
         "tenant": asked.caller.name,
         "weight": asked.caller.weight,
