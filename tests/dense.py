@@ -75,9 +75,11 @@ def generate(
     n: int,
     block_size: int = 16,
     chunk: int = 1 << 30,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[list[int], Tensor]:
-    """n greedy ids, and the logits of every position [prompt + n - 1, vocab_size]."""
-    sequence = Sequence(model, backend, block_size)
+    """n greedy ids, and the logits of every position [prompt + n - 1, vocab_size]. dtype: of the
+    cache."""
+    sequence = Sequence(model, backend, block_size, dtype)
     parts = [sequence.feed(prompt[i : i + chunk]) for i in range(0, len(prompt), chunk)]
     ids: list[int] = []
     while True:

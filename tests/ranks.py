@@ -52,9 +52,10 @@ class Rank:
             seat.close()
 
     def load(
-        self, path: Path, format: str, way: str, backend: str, slots: int, rank: int
+        self, path: Path, format: str, way: str, backend: str, slots: int, rank: int, kv: str
     ) -> CausalLM:
         self.ranks = self._groups[way]
+        self._kv: torch.dtype = getattr(torch, kv)
         self.backend: AttentionBackend = ATTENTION_BACKENDS.load(backend)()
         linear = FORMATS.load(format)()
         model = load_model(path, torch.float32, CPU, self.backend, linear, self.ranks)
@@ -70,11 +71,11 @@ class Rank:
 
     def feed(self, ids: list[int]) -> torch.Tensor:
         """On the leader logits."""
-        return Sequence(self.model, self.backend, 16, ranks=self.ranks).feed(ids)
+        return Sequence(self.model, self.backend, 16, self._kv, self.ranks).feed(ids)
 
     def settle(self, room: Room) -> ModelRunner:
         model, sizes = self.model, (room.num_blocks, room.block_size)
-        shape = (model.num_kv_heads, model.head_dim, torch.float32, CPU)
+        shape = (model.num_kv_heads, model.head_dim, self._kv, CPU)
         caches = allocate_caches(self.backend, model.kv_groups, *sizes, *shape)
         sizes = (room.block_size, room.max_num_seqs, room.max_model_len)
         put, slots = self.put, self.slots
@@ -121,10 +122,11 @@ class Team:
         backend: str = "torch",
         slots: int = 0,
         rank: int = 0,
+        kv: str = "float32",
     ) -> CausalLM:
-        """slots, rank: room for adapters."""
-        self._tell("load", path, format, way, backend, slots, rank)
-        return self._rank.load(path, format, way, backend, slots, rank)
+        """slots, rank: room for adapters; kv: dtype of the cache."""
+        self._tell("load", path, format, way, backend, slots, rank, kv)
+        return self._rank.load(path, format, way, backend, slots, rank, kv)
 
     @property
     def backend(self) -> AttentionBackend:

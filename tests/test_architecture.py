@@ -60,7 +60,6 @@ NO_MIRROR = {
     "kernels/cpu/ops.py": "records",
     "evals/options.py": "fields only",
     "engine/clock.py": "one call",
-    "engine/engine.py": "driven by test_mix.py, and over both clients by test_process.py",
     "engine/frames.py": "records",
     "engine/worker.py": "started and watched in test_workers.py",
     "engine/inprocess.py": "tested with its twin in test_process.py",

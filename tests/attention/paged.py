@@ -25,6 +25,8 @@ class Case:
     window: int = 0
     softcap: float = 0.0
     dtype: torch.dtype = torch.float32
+    kv_dtype: torch.dtype | None = None
+    """of the cache; None: dtype"""
     seed: int = 0
     device: torch.device = CPU
 
@@ -49,7 +51,11 @@ class Paged:
         """Write all rows through the backend and attend; `stale` is what blocks held before."""
         case, tables = self.case, self.batch.groups[0]
         shape = (self.num_blocks, case.block_size, case.num_kv_heads, case.head_dim)
-        cache = backend.allocate(*shape, case.dtype, case.device).fill_(stale)
+        cache = backend.allocate(*shape, case.kv_dtype or case.dtype, case.device)
+        if cache.is_floating_point():
+            cache.fill_(stale)
+        elif stale:  # a scale of such bytes is no number
+            cache.view(torch.uint8).fill_(255)
         for row, (k, v) in enumerate(self.kv):
             at = torch.arange(k.shape[0], device=case.device)
             ids = tables.block_tables[row, at // case.block_size].long()

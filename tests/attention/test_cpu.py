@@ -46,13 +46,15 @@ def test_equals_the_truth(rows: str, isa: str) -> None:
 
 
 @pytest.mark.parametrize("window", [0, 20])
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", [*TOLERANCE, torch.int8])
 def test_infinite_leftovers_of_a_blocks_last_owner_are_harmless(
     window: int, dtype: torch.dtype
 ) -> None:
     """A request whose activations overflow must not poison those that get its blocks."""
     clean, stale = (
-        build(Case(ROWS["mixed"], window=window, dtype=dtype)).attend(CpuAttention(1), stale=value)
+        build(Case(ROWS["mixed"], head_dim=32, window=window, kv_dtype=dtype)).attend(
+            CpuAttention(1), stale=value
+        )
         for value in (0.0, math.inf)
     )
     torch.testing.assert_close(clean, stale, rtol=0, atol=0)
@@ -120,17 +122,23 @@ def _attend(
     return torch.cat(out)
 
 
+@pytest.mark.parametrize("isa", cpu.isas())
+@pytest.mark.parametrize("window", [0, 9])
+def test_a_cache_of_another_dtype(window: int, isa: str) -> None:
+    """Both quantize alike; then int8 keeps 16 bits of the queries, and on tiles 8."""
+    for heads in HEADS:
+        for dtype, tolerance in ((torch.int8, 5e-4), (torch.bfloat16, 2e-2)):
+            case = Case(ROWS["mixed"], *heads, window=window, softcap=3.0, kv_dtype=dtype)
+            expected = build(case).attend(TorchReference())
+            found = build(case).attend(CpuAttention(2, isa))
+            close = 2e-2 if isa == "amx" else tolerance
+            torch.testing.assert_close(found, expected, rtol=close, atol=close)
+
+
 def test_int8_keys_and_values_stay_close() -> None:
     case = Case(ROWS["mixed"], 9, 3, 64)
     expected = build(case).attend(TorchReference())
-    paged, backend = build(case), CpuAttention(1)
-    tables = paged.batch.groups[0]
-    cache = backend.allocate(paged.num_blocks, 16, 3, 64, torch.int8, torch.device("cpu"))
-    for row, (k, v) in enumerate(paged.kv):
-        at = torch.arange(k.shape[0])
-        slots = tables.block_tables[row, at // 16].long() * 16 + at % 16
-        backend.write(cache, k, v, replace(tables, slot_mapping=slots))
-    found = backend.attend(paged.q, cache, paged.batch, tables, 64**-0.5)
+    found = build(replace(case, kv_dtype=torch.int8)).attend(CpuAttention(1))
     assert (found - expected).abs().max() < 0.05
 
 

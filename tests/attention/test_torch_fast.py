@@ -59,15 +59,27 @@ def test_equals_the_truth_on_the_whole_grid() -> None:
         check(replace(case, seed=seed), backend)
 
 
+@pytest.mark.parametrize("kv_dtype", [torch.int8, torch.bfloat16])
+def test_a_cache_of_another_dtype(kv_dtype: torch.dtype) -> None:
+    """Both restore the same keys and values."""
+    for window, rows in itertools.product((0, 9), ("ragged-decode", "mixed")):
+        check(Case(ROWS[rows], 6, 2, 16, window=window, kv_dtype=kv_dtype), TorchFast())
+
+
 def test_softcap_falls_back_to_the_truth() -> None:
     check(Case(ROWS["mixed"], softcap=2.0), TorchFast())
 
 
 @pytest.mark.parametrize("window", [0, 20])
-def test_infinite_leftovers_of_a_blocks_last_owner_are_harmless(window: int) -> None:
+@pytest.mark.parametrize("kv_dtype", [torch.float32, torch.int8])
+def test_infinite_leftovers_of_a_blocks_last_owner_are_harmless(
+    window: int, kv_dtype: torch.dtype
+) -> None:
     """A request whose activations overflow must not poison those that get its blocks."""
     clean, stale = (
-        build(Case(ROWS["mixed"], window=window)).attend(TorchFast(), stale=value)
+        build(Case(ROWS["mixed"], window=window, kv_dtype=kv_dtype)).attend(
+            TorchFast(), stale=value
+        )
         for value in (0.0, math.inf)
     )
     torch.testing.assert_close(clean, stale, rtol=0, atol=0)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from penstock.attention.torch_reference import TorchReference
+from penstock.attention.base import vector_bytes
+from penstock.attention.torch_reference import TorchReference, restored, stored
+from penstock.kernels.symmetric import quantize_rows
 from tests.attention.paged import CPU, Case, Paged, build
 
 MIXED = ((1, 1), (5, 5), (1, 40), (7, 23))
@@ -54,3 +56,20 @@ def test_cache_is_zeroed_and_of_the_promised_size() -> None:
     assert cache.shape[0] == 5
     assert cache.numel() == 2 * 5 * 16 * 3 * 8
     assert not cache.any()
+
+
+@pytest.mark.parametrize("head_dim", [6, 32])
+def test_an_int8_cache_has_the_promised_size_and_stays_close(head_dim: int) -> None:
+    cache = TorchReference().allocate(5, 16, 3, head_dim, torch.int8, CPU)
+    assert cache.nbytes == 2 * 5 * 16 * 3 * vector_bytes(head_dim, torch.int8)
+    case = Case(MIXED, head_dim=head_dim, window=6, kv_dtype=torch.int8)
+    found = build(case).attend(TorchReference(), stale=math.nan)
+    assert 0 < (found - textbook(build(case))).abs().max() < 0.05
+
+
+def test_what_is_stored_in_int8_is_the_quantization_of_each_head() -> None:
+    x = torch.randn(4, 3, 8)
+    held = stored(x, torch.int8)
+    assert held.shape == (4, 3, 12)
+    q, scale = quantize_rows(x)
+    assert torch.equal(restored(held, torch.float32), q * scale)

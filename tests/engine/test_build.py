@@ -110,3 +110,12 @@ def test_end_ids_come_from_the_generation_config(tiny: Path, tmp_path: Path) -> 
     (folder / "generation_config.json").write_text("{")
     with pytest.raises(CheckpointError, match="generation_config"):
         build(folder)
+
+
+def test_an_int8_cache_takes_its_bytes_and_has_hashes_of_its_own(tiny: Path) -> None:
+    plain, short, narrow = (build(tiny, kv_cache_dtype=k) for k in ("auto", "fp32", "int8"))
+    assert plain.cache_key == short.cache_key != narrow.cache_key
+    dim = 12
+    assert narrow.num_blocks == plain.num_blocks
+    assert narrow.kv_cache_bytes * dim * 4 == plain.kv_cache_bytes * (dim + 4)
+    assert any("blocks, int8 (" in note for note in narrow.notes)

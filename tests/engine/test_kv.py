@@ -7,15 +7,22 @@ from penstock.attention.torch_fast import TorchFast
 from penstock.core.plan import KVGroup
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
 from penstock.errors import ConfigError
+from penstock.kernels import cpu
+from penstock.registry import ATTENTION_BACKENDS
 
 CPU = torch.device("cpu")
 GROUPS = (KVGroup((0, 2, 3)), KVGroup((1,), window=8))
 
 
-def test_bytes_of_a_block_are_what_the_tensors_take() -> None:
-    each = block_bytes(GROUPS, 16, 2, 8, torch.bfloat16)
-    caches = allocate_caches(TorchFast(), GROUPS, 10, 16, 2, 8, torch.bfloat16, CPU)
-    distinct = {c.data_ptr(): c.numel() * c.itemsize for c in caches}
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("name", ["torch", "cpu"])
+def test_bytes_of_a_block_are_what_the_tensors_take(name: str, dtype: torch.dtype) -> None:
+    if name == "cpu" and (reason := cpu.available()) is not None:
+        pytest.skip(reason)
+    backend = ATTENTION_BACKENDS.load(name)()
+    each = block_bytes(GROUPS, 16, 2, 32, dtype)
+    caches = allocate_caches(backend, GROUPS, 10, 16, 2, 32, dtype, CPU)
+    distinct = {c.data_ptr(): c.nbytes for c in caches}
     assert sum(distinct.values()) == 10 * each
 
 

@@ -31,16 +31,18 @@ from penstock.engine.load import NATIVE, NATIVE_HEADS
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import load_model
 from penstock.kernels import cpu
+from penstock.kernels.cpu import program
 from penstock.layers.decoder import Decoder
 from penstock.layers.native import NativeDecoder
 from penstock.models.base import CausalLM
+from penstock.parallel.ranks import ALONE
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
 from penstock.registry import ATTENTION_BACKENDS
 from tests import oracle
 from tests.ranks import Team
 
-BLOCK, NEW, CONTEXT = 16, 6, 128
+BLOCK, NEW, CONTEXT, THREADS = 16, 6, 128, 2
 MAX_RANK = 8
 """of adapters"""
 CPU = torch.device("cpu")
@@ -73,7 +75,7 @@ def prepare(path: Path, name: str, form: LinearFormat = PLAIN) -> tuple[CausalLM
     if name != NATIVE:
         return model, backend
     assert isinstance(model, Decoder)
-    return NativeDecoder(model, max(CHUNKS), max(BATCHES), CONTEXT, threads=2), backend
+    return NativeDecoder(model, max(CHUNKS), max(BATCHES), CONTEXT, THREADS), backend
 
 
 def run(
@@ -82,16 +84,17 @@ def run(
     mix: Mix,
     prompts: list[list[int]],
     team: Team | None = None,
+    kv: torch.dtype = torch.float32,
     adapters: list[Adapter | None] | None = None,
     slots: int = 0,
 ) -> tuple[list[list[int]], int]:
-    """(tokens of each prompt, preemptions). A team has loaded the model on its ranks. adapters: of
-    each prompt, where the model has slots for some."""
+    """(tokens of each prompt, preemptions). A team has loaded the model on its ranks; otherwise kv
+    is the dtype of the cache. adapters: of each prompt, where the model has slots for some."""
     groups = model.kv_groups
     longest = max(len(p) for p in prompts) + NEW
     per_request = -(-longest // BLOCK) * len(groups)
     blocks = per_request + 2 * len(groups) if mix.preempt else per_request * (mix.batch + 1)
-    executor = _executor(model, backend, mix, blocks, team, slots)
+    executor = _executor(model, backend, mix, blocks, team, slots, kv)
     stages = 1 if team is None else team.stages
     pool = BlockPool(blocks, BLOCK, mix.cache)
     depth = mix.depth + stages - 1
@@ -127,17 +130,23 @@ def run(
 
 
 def _executor(
-    model: CausalLM, backend: Backend, mix: Mix, blocks: int, team: Team | None, slots: int
+    model: CausalLM,
+    backend: Backend,
+    mix: Mix,
+    blocks: int,
+    team: Team | None,
+    slots: int,
+    kv: torch.dtype,
 ) -> ClosableExecutor:
     if team is not None:
         runner = team.settle(Room(blocks, BLOCK, mix.batch, mix.chunk, CONTEXT))
         return GroupExecutor(runner.run, team)
-    shape = (model.num_kv_heads, model.head_dim, torch.float32, CPU)
+    shape = (model.num_kv_heads, model.head_dim, kv, CPU)
     caches = allocate_caches(backend, model.kv_groups, blocks, BLOCK, *shape)
     put = partial(put_adapter, model, AdapterStore(MAX_RANK))
-    runner = ModelRunner(
-        model, caches, BLOCK, mix.batch, CONTEXT, CPU, set_adapter=put, max_adapters=slots
-    )
+    workers = program.pool(THREADS) if isinstance(model, NativeDecoder) else None
+    sizes = (BLOCK, mix.batch, CONTEXT)
+    runner = ModelRunner(model, caches, *sizes, CPU, ALONE, put, slots, workers)
     return (ThreadExecutor if mix.depth > 1 else InlineExecutor)(runner.run)
 
 

@@ -195,15 +195,23 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("size", "name", "mix"), [("tp2-pp2", "int8", COVER[0]), ("tp4", "int4", COVER[4])]
+    ("size", "name", "backend", "kv", "mix"),
+    [
+        ("tp2-pp2", "int8", "torch", "float32", COVER[0]),
+        ("tp4", "int4", "torch", "float32", COVER[4]),
+        ("tp2", "none", NATIVE, "int8", COVER[0]),
+        ("tp2-pp2", "int8", NATIVE, "int8", COVER[4]),
+    ],
 )
 def test_quantized_tokens_do_not_depend_on_the_mix(
-    teams: Teams, size: str, name: str, mix: Mix, folder: Path
+    teams: Teams, size: str, name: str, backend: str, kv: str, mix: Mix, folder: Path
 ) -> None:
-    """The same format at the same degree, one request at a time, is the oracle."""
+    """The same formats at the same degree, one request at a time, are the oracle."""
+    if backend == NATIVE and (reason := cpu.available()) is not None:
+        pytest.skip(reason)
     path = oracle.make_checkpoint("llama", QUANTIZED, 0, folder)
     team = teams[size]
-    model = team.load(path, name)
+    model = team.load(path, name, backend=backend, kv=kv)
     prompts, expected = [], []
     for prompt in oracle.prompts(0, 20, model.vocab_size):
         ids = list(prompt)

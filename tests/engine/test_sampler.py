@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from penstock.core.request import Sampling
 from penstock.engine.draw import MAX_VOCAB
 from penstock.engine.sampler import Sampler
 from penstock.errors import UnsupportedError
+from penstock.kernels import cpu
+from penstock.kernels.cpu import program
 from tests.engine import sampling_oracle as oracle
 
 CPU = torch.device("cpu")
 V = 97
+WAYS = [None] if cpu.available() else [None, program.pool(2)]
+BOTH_WAYS = pytest.mark.parametrize("workers", WAYS, ids=["torch", "kernels"][: len(WAYS)])
 GREEDY = Sampling(temperature=0.0)
 
 ALONE = {
@@ -54,10 +59,14 @@ def logits_of(rows: int, seed: int, coarse: bool = False) -> torch.Tensor:
 
 
 def run(
-    samplings: list[Sampling], steps: int, coarse: bool = False, resumed_at: int = -1
+    samplings: list[Sampling],
+    steps: int,
+    coarse: bool = False,
+    resumed_at: int = -1,
+    workers: Any = None,
 ) -> list[list[int]]:
     """Outputs of `steps` steps; all rows see the same logits. At `resumed_at` all re-enter."""
-    sampler = Sampler(V, len(samplings) + 1, CPU)
+    sampler = Sampler(V, len(samplings) + 1, CPU, workers)
     prompt = [1, 9, 8, 1, 4]
     outputs: list[list[int]] = [[] for _ in samplings]
     slots = list(range(len(samplings), 0, -1))
@@ -65,7 +74,7 @@ def run(
         sampler.enter(slot, sampling, prompt, len(prompt))
     for step in range(steps):
         if step == resumed_at:
-            sampler = Sampler(V, len(samplings) + 1, CPU)
+            sampler = Sampler(V, len(samplings) + 1, CPU, workers)
             for slot, sampling, output in zip(slots, samplings, outputs, strict=True):
                 sampler.enter(slot, sampling, prompt + output, len(prompt))
         logits = logits_of(1, step, coarse).repeat(len(samplings), 1)
@@ -91,12 +100,13 @@ def test_each_parameter_alone_equals_the_oracle(name: str, coarse: bool) -> None
     assert [run([s], 12, coarse)[0] for s in samplings] == want
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("coarse", [False, True])
-def test_a_mixed_batch_equals_each_row_alone(coarse: bool) -> None:
+def test_a_mixed_batch_equals_each_row_alone(coarse: bool, workers: Any) -> None:
     samplings = [replace(s, seed=i) for i, s in enumerate(ALONE.values())]
-    together = run(samplings, 20, coarse)
+    together = run(samplings, 20, coarse, workers=workers)
     assert together == [expected(s, 20, coarse) for s in samplings]
-    assert together == [run([s], 20, coarse)[0] for s in samplings]
+    assert together == [run([s], 20, coarse, workers=workers)[0] for s in samplings]
 
 
 ids = st.integers(0, V - 1)
@@ -125,16 +135,18 @@ any_sampling = st.builds(
 @given(st.lists(any_sampling, min_size=1, max_size=5), st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_any_mix_equals_the_oracle(samplings: list[Sampling], coarse: bool) -> None:
-    assert run(samplings, 4, coarse) == [expected(s, 4, coarse) for s in samplings]
+    want = [expected(s, 4, coarse) for s in samplings]
+    assert [run(samplings, 4, coarse, workers=way) for way in WAYS] == [want] * len(WAYS)
 
 
-def test_a_large_vocabulary_over_the_border_of_a_chunk_of_rows() -> None:
+@BOTH_WAYS
+def test_a_large_vocabulary_over_the_border_of_a_chunk_of_rows(workers: Any) -> None:
     """Nine rows and more of each way of drawing; top_k above and below the shared selection."""
     vocab = 60_000
     kinds = [Sampling(), Sampling(top_k=2000, top_p=0.9), Sampling(top_k=40), Sampling(top_p=0.7)]
     samplings = [replace(kinds[i % 4], seed=i) for i in range(36)]
     row = torch.randn(1, vocab, generator=torch.Generator().manual_seed(0)) * 3
-    sampler = Sampler(vocab, 36, CPU)
+    sampler = Sampler(vocab, 36, CPU, workers)
     for slot, sampling in enumerate(samplings):
         sampler.enter(slot, sampling, [1], 1)
     drawn = sampler.sample(row.repeat(36, 1), list(range(36)), [0] * 36).ids.tolist()
@@ -270,11 +282,12 @@ def test_min_tokens_ends_exactly_at_min_tokens() -> None:
     assert [sampler.sample(row.clone(), [0], [p]).ids.item() for p in range(3)] == [30, 30, 5]
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("poison", [float("nan"), -float("nan"), float("inf")])
-def test_a_bad_row_fails_alone(poison: float) -> None:
+def test_a_bad_row_fails_alone(poison: float, workers: Any) -> None:
     samplings = [replace(s, seed=i) for i, s in enumerate(ALONE.values())]
     samplings = [samplings[i // 2] for i in range(2 * len(samplings))]
-    sampler = Sampler(V, len(samplings), CPU)
+    sampler = Sampler(V, len(samplings), CPU, workers)
     slots = list(range(len(samplings)))
     for slot, sampling in enumerate(samplings):
         sampler.enter(slot, sampling, [1, 2], 2)

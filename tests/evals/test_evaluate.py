@@ -22,10 +22,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(path, byte_level_json())
 
 
-def run(model: Path, text: Path, *, quantization: str = "none", **options: Any) -> Report:
+def run(
+    model: Path,
+    text: Path,
+    *,
+    quantization: str = "none",
+    kv_cache_dtype: str = "auto",
+    **options: Any,
+) -> Report:
     text.write_text(TEXT, encoding="utf-8")
     config = Config(
-        ModelConfig(model=str(model), quantization=quantization), EngineConfig(num_threads=1)
+        ModelConfig(model=str(model), quantization=quantization),
+        EngineConfig(num_threads=1, kv_cache_dtype=kv_cache_dtype),
     )
     return evaluate(config.check(), EvalOptions(text=str(text), **{"context": 32, **options}))
 
@@ -42,6 +50,12 @@ def test_another_dtype_is_compared_with_the_wide_one(model: Path, tmp_path: Path
     report = run(model, tmp_path / "text", reference_dtype="bfloat16", max_kl=0.0)
     assert report.failures
     assert 0 < report.total.kl_mean < 0.01
+
+
+def test_an_int8_cache_is_part_of_what_is_judged(model: Path, tmp_path: Path) -> None:
+    report = run(model, tmp_path / "text", kv_cache_dtype="int8", max_kl=0.01)
+    assert not report.failures
+    assert report.total.kl_mean > 0
 
 
 def test_a_quantized_model_beside_its_original(model: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -163,6 +165,18 @@ def test_threads_and_company_change_no_bit(form: LinearFormat, name: str) -> Non
         strict=True,
     )
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("form", [PLAIN, Int8()], ids=lambda form: form.name)
+def test_a_tied_table_is_held_once(form: LinearFormat) -> None:
+    """The plain table is given up, and embedding and head read the same bytes."""
+    model = loaded(CpuAttention(1), torch.bfloat16, form, tied=True)
+    assert model.embed is not None
+    plain = weakref.ref(model.embed.table)
+    native = native_of(model)
+    assert plain() is None
+    assert native._table is not None
+    assert native._head._kept[0] is native._table
 
 
 @pytest.mark.parametrize("form", [PLAIN, Int8(), Int4()], ids=lambda form: form.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,8 @@ def test_statistics_of_steps() -> None:
     state = EngineStats(
         at=1.0, running=3, waiting=2, held=1, blocks_total=100, blocks_free=20, blocks_cached=55,
         step=1, step_s=0.02, device_s=0.015, schedule_s=0.001, prefill_tokens=64, decode_tokens=2,
-        prefix_queries=500, prefix_hits=320, preemptions=4, leaked_blocks=0,
+        prefix_queries=500, prefix_hits=320, preemptions=4, leaked_blocks=0, prepare_s=0.002,
+        forward_s=0.01, sample_s=0.003, publish_s=0.004, host_share=0.25,
     )  # fmt: skip
     metrics([], state)
     metrics([], state)
@@ -137,6 +139,11 @@ def test_statistics_of_steps() -> None:
     assert page.histogram("step_duration_seconds") == (2, 0.04)
     assert page.histogram("step_device_seconds") == (2, 0.03)
     assert page.histogram("step_schedule_seconds") == (2, 0.002)
+    assert page.histogram("step_prepare_seconds") == (2, 0.004)
+    assert page.histogram("step_forward_seconds") == (2, 0.02)
+    assert page.histogram("step_sample_seconds") == (2, 0.006)
+    assert page.histogram("step_publish_seconds") == (2, 0.008)
+    assert page.histogram("step_host_share") == (2, 0.5)
     assert page.histogram("iteration_tokens") == (2, 132)
     assert page.histogram("step_prefill_tokens") == (2, 128)
     assert page.histogram("step_decode_tokens") == (2, 4)
@@ -144,6 +151,8 @@ def test_statistics_of_steps() -> None:
     assert page("decode_tokens_total") == 4
     assert page("prefix_cache_queries_total") == 500
     assert page("num_requests_running") == page("kv_cache_usage_perc") == 0
+    metrics([], replace(state, host_share=None))
+    assert Page(metrics).histogram("step_host_share") == (2, 0.5)
     assert 'vllm:iteration_tokens_total_sum{engine="0",model_name="demo"} 132.0' in page.text
 
 

@@ -94,6 +94,15 @@ class AttnBatch:
         backend.write(cache, k, v, tables)
 
 
+SCALE_BYTES = 4
+"""of the float32 scale that follows each int8 key and value of a head"""
+
+
+def vector_bytes(head_dim: int, dtype: torch.dtype) -> int:
+    """Bytes of a key, or of a value, of one head in a cache."""
+    return head_dim * dtype.itemsize + (SCALE_BYTES if dtype == torch.int8 else 0)
+
+
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A cleared tensor. On a CPU its pages are taken when they are first written, so that a large
     cache costs a start no time (torch.zeros writes every page)."""
@@ -120,7 +129,9 @@ class AttentionBackend(Protocol):
         device: torch.device,
     ) -> Tensor:
         """The cache of one layer: keys and values of all blocks, zeroed, one tensor of
-        2 * num_blocks * block_size * num_kv_heads * head_dim elements. Dimension 0 is the block."""
+        2 * num_blocks * block_size * num_kv_heads * vector_bytes(head_dim, dtype) bytes. Dimension
+        0 is the block. dtype: a floating one, or int8 (kernels/symmetric.py, a row a key or value
+        of a head), where `attend` reads what was quantized, also the keys of this step."""
         ...
 
     def write(self, cache: Tensor, k: Tensor, v: Tensor, tables: GroupTables) -> None:

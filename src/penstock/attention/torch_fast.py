@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from penstock.attention.base import AttnBatch, GroupTables
-from penstock.attention.torch_reference import TorchReference
+from penstock.attention.torch_reference import TorchReference, restored
 
 SCRATCH_BYTES = 8 << 20
 """Rows of one decode call share a scratch of about this size: larger ones fall out of cache."""
@@ -110,12 +110,12 @@ class TorchFast(TorchReference):
 
     def _decode(self, q: Tensor, cache: Tensor, chunk: DecodeChunk, scale: float) -> Tensor:
         """q [rows, num_heads, head_dim] -> the same shape."""
-        num_kv_heads, head_dim = cache.shape[3:]
         gathered = self._gather(cache, chunk.blocks)
         if chunk.padding is not None:
             gathered.flatten(0, 1).index_fill_(0, chunk.padding, 0)
-        kv = gathered.view(chunk.rows, -1, 2, num_kv_heads, head_dim).transpose(1, 3)
-        grouped = q.view(chunk.rows, num_kv_heads, -1, head_dim)
+        kv_heads, head_dim = cache.shape[3], q.shape[2]
+        kv = restored(gathered, q.dtype).view(chunk.rows, -1, 2, kv_heads, head_dim).transpose(1, 3)
+        grouped = q.view(chunk.rows, kv_heads, -1, head_dim)
         out = scaled_dot_product_attention(
             grouped, kv[:, :, 0], kv[:, :, 1], attn_mask=chunk.mask, scale=scale
         )
@@ -124,6 +124,7 @@ class TorchFast(TorchReference):
     def _prefill(self, q: Tensor, cache: Tensor, part: PrefillPart, scale: float) -> Tensor:
         """q [queries, num_heads, head_dim] -> the same shape."""
         kv = self._gather(cache, part.blocks).flatten(0, 1)[part.k0 : part.k1]
+        kv = restored(kv, q.dtype)
         out = scaled_dot_product_attention(
             q.transpose(0, 1)[None],
             kv[:, 0].transpose(0, 1)[None],

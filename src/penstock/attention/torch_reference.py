@@ -1,7 +1,8 @@
 """The truth: paged attention in plain torch, one row at a time, in float32.
 
 Slow and obvious on purpose. Every other backend is tested against it. It shares the cache layout
-of the fast torch backend: [num_blocks, block_size, 2, num_kv_heads, head_dim].
+of the fast torch backend: [num_blocks, block_size, 2, num_kv_heads, head_dim]; int8 has 4 elements
+more, the bytes of the scale.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from penstock.attention.base import AttnBatch, GroupTables, zeros
+from penstock.attention.base import SCALE_BYTES, AttnBatch, GroupTables, vector_bytes, zeros
+from penstock.kernels.symmetric import quantize_rows
 
 
 class TorchReference:
@@ -25,15 +27,16 @@ class TorchReference:
         dtype: torch.dtype,
         device: torch.device,
     ) -> Tensor:
-        """Zeros [num_blocks, block_size, 2, num_kv_heads, head_dim]: a token's K beside its V."""
-        shape = (num_blocks, block_size, 2, num_kv_heads, head_dim)
+        """Zeros [num_blocks, block_size, 2, num_kv_heads, size]: a token's K beside its V."""
+        size = vector_bytes(head_dim, dtype) // dtype.itemsize
+        shape = (num_blocks, block_size, 2, num_kv_heads, size)
         return zeros(shape, dtype, device)
 
     def write(self, cache: Tensor, k: Tensor, v: Tensor, tables: GroupTables) -> None:
         """See AttentionBackend.write."""
         slots = cache.flatten(0, 1)
-        slots[tables.slot_mapping, 0] = k
-        slots[tables.slot_mapping, 1] = v
+        slots[tables.slot_mapping, 0] = stored(k, cache.dtype)
+        slots[tables.slot_mapping, 1] = stored(v, cache.dtype)
 
     def attend(
         self,
@@ -58,15 +61,31 @@ class TorchReference:
         return out
 
 
+def stored(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Keys or values [..., head_dim] as a cache of this dtype holds them."""
+    if dtype != torch.int8:
+        return x.to(dtype)
+    q, scale = quantize_rows(x)
+    return torch.cat((q, scale.view(torch.int8)), -1)
+
+
+def restored(held: Tensor, dtype: torch.dtype) -> Tensor:
+    """The inverse of `stored`, in the dtype asked for."""
+    if held.dtype != torch.int8:
+        return held.to(dtype)
+    scale = held[..., -SCALE_BYTES:].clone(memory_format=torch.contiguous_format)
+    return (held[..., :-SCALE_BYTES].float() * scale.view(torch.float32)).to(dtype)
+
+
 def _row_kv(
     cache: Tensor, table: Tensor, queries: int, keys: int, window: int
 ) -> tuple[Tensor, Tensor, int]:
-    """K and V [n, num_kv_heads, head_dim] of positions first .. keys - 1, and `first`: the first
-    key that any of the row's queries may see (blocks before it may be gone)."""
+    """K and V float32 [n, num_kv_heads, head_dim] of positions first .. keys - 1, and `first`: the
+    first key that any of the row's queries may see (blocks before it may be gone)."""
     block_size = cache.shape[1]
     first = max(0, keys - queries - window + 1) if window else 0
     ids = table[first // block_size : -(-keys // block_size)].long()
-    tokens = cache[ids].flatten(0, 1)
+    tokens = restored(cache[ids], torch.float32).flatten(0, 1)
     origin = first - first % block_size
     tokens = tokens[first - origin : keys - origin]
     return tokens[:, 0], tokens[:, 1], first
@@ -86,8 +105,8 @@ def _attention(
     q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float, softcap: float
 ) -> Tensor:
     group = q.shape[1] // k.shape[1]
-    k = k.float().repeat_interleave(group, dim=1)
-    v = v.float().repeat_interleave(group, dim=1)
+    k = k.repeat_interleave(group, dim=1)
+    v = v.repeat_interleave(group, dim=1)
     scores = torch.einsum("qhd,khd->hqk", q.float(), k) * scale
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)

@@ -84,6 +84,13 @@ class EngineConfig:
         unit="bytes",
         automatic="a safe part of the free memory",
     )
+    kv_cache_dtype: str = option(
+        "auto",
+        "Number type of the KV cache: `auto` that of the activations; `int8` with a float32 scale"
+        " for each token and KV head, keys and values apart; `bf16` and `fp32` are `bfloat16` and"
+        " `float32`",
+        choices=("auto", "bfloat16", "bf16", "float32", "fp32", "int8"),
+    )
     attention_backend: str = option(
         "auto",
         "Attention backend; `auto` takes the fastest that runs here",

@@ -26,7 +26,8 @@ class ModelConfig:
     )
     dtype: str = option(
         "auto",
-        "Number type of weights, activations and KV cache; `auto` follows the checkpoint",
+        "Number type of weights and activations, and of the KV cache unless --kv-cache-dtype names"
+        " another; `auto` follows the checkpoint",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     quantization: str = option(

@@ -111,7 +111,14 @@ class StepResult:
     embeddings: dict[int, list[float]] = field(default_factory=dict)
     """by j, for rows that asked for a pooled prompt, at their first token"""
     device_s: float = 0.0
-    """seconds inside the model and the sampler"""
+    """seconds of the whole step, waiting for other stages excluded; then its parts"""
+    prepare_s: float = 0.0
+    """the plan to tensors"""
+    forward_s: float = 0.0
+    """the model, logits included"""
+    sample_s: float = 0.0
+    kernel_s: float | None = None
+    """inside our CPU kernels; None where they do not compute the model"""
     error: dict[str, object] | None = None
     """`PenstockError.to_dict` of a step that failed as a whole; the rows got nothing"""
 

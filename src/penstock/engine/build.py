@@ -34,6 +34,7 @@ from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError, UnsupportedError
 from penstock.kernels import cpu
+from penstock.kernels.cpu.program import pool
 from penstock.layers.decoder import Decoder
 from penstock.layers.native import NativeDecoder
 from penstock.parallel.context import least_row
@@ -103,7 +104,7 @@ class Part:
     def word(self) -> Word:
         """What the leader wants to know."""
         model = self.loaded.model
-        shape = (model.num_kv_heads, model.head_dim, self.loaded.dtype)
+        shape = (model.num_kv_heads, model.head_dim, self.loaded.kv_dtype)
         token_bytes = block_bytes(model.kv_groups, 1, *shape)
         return Word("loaded", self.loaded.weight_bytes, token_bytes, available_bytes(self.device))
 
@@ -120,7 +121,7 @@ class Part:
                 room.block_size,
                 model.num_kv_heads,
                 model.head_dim,
-                self.loaded.dtype,
+                self.loaded.kv_dtype,
                 self.device,
             )
         store = self.adapters
@@ -131,7 +132,8 @@ class Part:
             put = lambda load: take(load.slot, store.get(load.adapter))  # noqa: E731
         sizes = (room.block_size, rows, longest)
         slots = self.adapter_slots
-        return ModelRunner(model, caches, *sizes, self.device, self.ranks, put, slots)
+        workers = pool(self.threads) if self.loaded.backend.name == NATIVE else None  # the model's
+        return ModelRunner(model, caches, *sizes, self.device, self.ranks, put, slots, workers)
 
 
 def build_engine(
@@ -212,11 +214,18 @@ def _build(
         executor = InlineExecutor(runner.run)
     with stages.time("warm up"):
         warm_up(executor, runner.num_groups, room.block_size, limits.stages == 1)
-    key = f"{part.folder}:{loaded.dtype}:{loaded.format.name}:{part.ranks.size}"
+    key = kv_key(part)
     scheduler = _scheduler(config, limits, room, loaded.model.kv_groups, clock, key)
     cache_bytes = room.num_blocks * room.block_size * sum(word.token_bytes for word in words)
     info = _info(part, room, key, cache_bytes)
     return scheduler, executor, info
+
+
+def kv_key(part: Part) -> str:
+    """What block hashes begin with: all that makes the KV of the same ids differ."""
+    loaded = part.loaded
+    kinds = (loaded.dtype, loaded.kv_dtype, loaded.format.name, part.ranks.size)
+    return ":".join(map(str, (part.folder, *kinds)))
 
 
 def _scheduler(
@@ -318,7 +327,9 @@ def _fit(config: Config, part: Part, words: list[Word]) -> Room:
     wanted_bytes, free = config.engine.kv_cache_memory_bytes, _free_bytes(part, words)
     blocks, why = choose_num_blocks(wanted_bytes, each, most, part.device, sharers, free)
     by = " on each rank" if len(words) > 1 else ""
-    notes.append(f"KV cache of {blocks} blocks ({blocks * each / 2**20:.1f} MiB{by}): {why}")
+    kind = str(part.loaded.kv_dtype).removeprefix("torch.")
+    cache = f"KV cache of {blocks} blocks, {kind} ({blocks * each / 2**20:.1f} MiB{by})"
+    notes.append(f"{cache}: {why}")
     room = blocks // len(groups) * size
     if room < context:
         if wanted is not None:

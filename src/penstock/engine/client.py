@@ -97,7 +97,19 @@ class EngineStats:
     step_s: float = 0.0
     """wall time of the last step; 0 when idle"""
     device_s: float = 0.0
+    """of the last step, as the four below: inside the model and the sampler, on rank 0"""
     schedule_s: float = 0.0
+    """deciding and taking up what came out"""
+    prepare_s: float = 0.0
+    """the plan to tensors"""
+    forward_s: float = 0.0
+    """the model, logits included"""
+    sample_s: float = 0.0
+    publish_s: float = 0.0
+    """handing on the events of the step before"""
+    host_share: float | None = None
+    """of the last step: 1 - (time in our CPU kernels / time since the step before it ended), all
+    Python included; None where the kernels do not compute the model"""
     prefill_tokens: int = 0
     """of the last step"""
     decode_tokens: int = 0

@@ -51,7 +51,7 @@ class Filters:
     """Parameters of R rows, each a tensor [R] on the logits' device."""
 
     inverse_temperature: Tensor
-    """float64"""
+    """float64; 0: greedy"""
     top_k: Tensor
     """int64; 0 keeps all"""
     top_p: Tensor

@@ -65,6 +65,8 @@ class Engine:
         self._pace = Pace()
         self._under_way: deque[StepPlan] = deque()
         self._stats = EngineStats(at=clock.now())
+        self._ended_s = 0.0
+        """when the last step ended; 0 after a rest"""
 
     def run(self, inbox: Inbox) -> None:
         """Serve until told to stop."""
@@ -86,6 +88,7 @@ class Engine:
         """One turn of the loop. With depth 2 the next plan is on its way before this one's
         result is waited for."""
         began = time.perf_counter()
+        self._ended_s = self._ended_s or began
         while self.scheduler.may_schedule and (plan := self.scheduler.schedule()).slots:
             self._executor.submit(plan)
             self._under_way.append(plan)
@@ -96,14 +99,27 @@ class Engine:
             result = self._executor.collect()
             collected = time.perf_counter()
             self.scheduler.apply(result)
-            self._stats.device_s = result.device_s
-            self._stats.schedule_s = scheduled - began + time.perf_counter() - collected
+            self._measure(result, scheduled - began + time.perf_counter() - collected)
             self._pace.note(plan.num_tokens, max(collected - scheduled, result.device_s))
             self._count(self._under_way.popleft())
         else:
             self._activity.begin("waiting for blocks")
-        self._stats.step_s = time.perf_counter() - began
+        ended = time.perf_counter()
+        self._stats.step_s = ended - began
+        self._ended_s = ended
         self._tell()
+        self._stats.publish_s = time.perf_counter() - ended
+
+    def _measure(self, result: StepResult, schedule_s: float) -> None:
+        """What the step spent where. Steps under way overlap: the time of one is that since the
+        one before it ended."""
+        stats = self._stats
+        stats.device_s, stats.schedule_s = result.device_s, schedule_s
+        stats.prepare_s, stats.forward_s = result.prepare_s, result.forward_s
+        stats.sample_s = result.sample_s
+        took_s = time.perf_counter() - self._ended_s
+        kernel_s = result.kernel_s
+        stats.host_share = None if kernel_s is None else max(0.0, 1 - kernel_s / took_s)
 
     def _count(self, plan: StepPlan) -> None:
         """The step whose result is there now."""
@@ -121,6 +137,7 @@ class Engine:
         pool = self.scheduler.pool
         self._leaked = pool.num_blocks - pool.num_available
         self._stats = EngineStats(at=0.0, step=self._stats.step)
+        self._ended_s = 0.0
         self._tell()
 
     def _take_in(self, messages: list[Message]) -> bool:

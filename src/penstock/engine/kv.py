@@ -10,7 +10,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from penstock.attention.base import AttentionBackend
+from penstock.attention.base import AttentionBackend, vector_bytes
 from penstock.core.plan import KVGroup
 from penstock.errors import ConfigError
 
@@ -28,10 +28,10 @@ def block_bytes(
     head_dim: int,
     dtype: torch.dtype,
 ) -> int:
-    """Bytes of one block: keys and values of block_size tokens in the layers of the largest
-    group."""
+    """Bytes of one block: keys and values of block_size tokens, an int8 cache's scales included, in
+    the layers of the largest group."""
     layers = max(len(group.layers) for group in groups)
-    return layers * 2 * block_size * num_kv_heads * head_dim * dtype.itemsize
+    return layers * 2 * block_size * num_kv_heads * vector_bytes(head_dim, dtype)
 
 
 def available_bytes(device: torch.device) -> int:

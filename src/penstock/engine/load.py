@@ -26,6 +26,13 @@ from penstock.quant.base import LinearFormat
 from penstock.registry import ATTENTION_BACKENDS, FORMATS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KV_DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "int8": torch.int8,
+}
 NATIVE = "cpu"
 """the backend whose models run as programs"""
 NATIVE_HEADS = range(16, 257, 16)
@@ -79,6 +86,7 @@ class Loaded:
     model: LoadableLM
     backend: AttentionBackend
     dtype: torch.dtype
+    kv_dtype: torch.dtype
     device: torch.device
     format: LinearFormat
     how: str
@@ -144,7 +152,8 @@ def load(
     make = load_model if weights else build_model
     model = make(folder, dtype, device, backend, linear_format, ranks, longest, impl)
     by = "torch's operators" if not isinstance(model, SelfLoading) else "transformers' model"
-    return Loaded(model, backend, dtype, device, linear_format, _how(name, against, by))
+    kv_dtype = KV_DTYPES.get(config.engine.kv_cache_dtype, dtype)
+    return Loaded(model, backend, dtype, kv_dtype, device, linear_format, _how(name, against, by))
 
 
 def _how(name: str, against: str | None, by: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from penstock.errors import EngineError
 from penstock.models.base import CausalLM
 from penstock.parallel.context import divide
 from penstock.parallel.ranks import ALONE, RankGroup
+
+if TYPE_CHECKING:
+    from penstock.kernels.cpu import _native
 
 LOGIT_ROWS = 256
 """Most prompt positions whose logits are in memory at once, for prompt logprobs."""
@@ -48,8 +52,10 @@ class ModelRunner:
         ranks: RankGroup = ALONE,
         set_adapter: Callable[[AdapterLoad], None] | None = None,
         max_adapters: int = 0,
+        workers: _native.Pool | None = None,
     ) -> None:
-        """set_adapter: puts an adapter into one of the model's max_adapters slots."""
+        """set_adapter: puts an adapter into one of the model's max_adapters slots. workers: those
+        of the CPU kernels that compute the model, None where torch does."""
         self._model = model
         self._set_adapter = set_adapter
         self._max_adapters = max_adapters
@@ -60,12 +66,20 @@ class ModelRunner:
         self._ranks = ranks
         self._waited_s = 0.0
         """of this step, for the stage before: not this device's time"""
-        self._sampler = Sampler(model.vocab_size, max_num_seqs, device) if ranks.leads else None
+        self._workers = workers
+        self._lap_began = 0.0
+        self._sampler: Sampler | None = None
+        if ranks.leads:
+            self._sampler = Sampler(model.vocab_size, max_num_seqs, device, workers)
         self._pooling = Pooling()
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
         self._num_prompt = np.zeros(max_num_seqs, np.int64)
         self._last = torch.zeros(max_num_seqs, dtype=torch.int64, device=device)
+        self._host_last = self._last.numpy() if device.type == "cpu" else None
+        """the same memory: numpy gathers a few numbers several times faster"""
+        self._scored: set[int] = set()
+        """slots whose prompts want logprobs"""
         blocks = -(-max_model_len // block_size)
         self._tables = [np.zeros((max_num_seqs, blocks), np.int32) for _ in model.kv_groups]
 
@@ -75,7 +89,8 @@ class ModelRunner:
 
     def run(self, plan: StepPlan) -> StepResult:
         """Do one plan. A failure becomes `StepResult.error`, never an exception."""
-        began, self._waited_s = time.perf_counter(), 0.0
+        self._lap_began = began = time.perf_counter()
+        self._waited_s, busy_ns = 0.0, self._busy_ns
         try:
             with torch.inference_mode():
                 result = self._run(plan)
@@ -83,7 +98,19 @@ class ModelRunner:
             failure = EngineError(f"A step failed: {type(error).__name__}: {error}")
             result = StepResult(plan.step, [], error=failure.to_dict())
         result.device_s = time.perf_counter() - began - self._waited_s
+        if self._workers is not None:
+            result.kernel_s = (self._busy_ns - busy_ns) * 1e-9
         return result
+
+    @property
+    def _busy_ns(self) -> int:
+        return 0 if self._workers is None else self._workers.busy_ns
+
+    def _lap_s(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        lap_s, self._lap_began = now - self._lap_began, now
+        return lap_s
 
     def _run(self, plan: StepPlan) -> StepResult:
         self._take_in(plan)
@@ -94,10 +121,12 @@ class ModelRunner:
         batch = self._batch(own)
         if parts is not None:
             batch.exchange = self._exchange(parts)
+        result = StepResult(plan.step, [])
         entering = ids if self._ranks.stage.first else self._received(len(ids))
         positions = self._to_device(own.positions)
+        result.prepare_s = self._lap_s() - self._waited_s
         hidden = self._model.forward(entering, positions, self._caches, batch)
-        result = StepResult(plan.step, [])
+        result.forward_s = self._lap_s()
         if not self._ranks.stage.last:
             self._ranks.send(hidden)
             return result
@@ -105,7 +134,10 @@ class ModelRunner:
             self._score_prompts(own, hidden, result)
             result.embeddings = self._pooling.pool(own, hidden)
         if whole.samples.any():
-            self._sample(hidden, own, whole, result)
+            logits = self._logits(hidden, own)
+            result.forward_s += self._lap_s()
+            self._sample(logits, whole, result)
+        result.sample_s = self._lap_s()
         return result
 
     def _divide(self, rows: Rows) -> list[Rows] | None:
@@ -141,6 +173,9 @@ class ModelRunner:
             self._entries[slot] = entry
             self._ids[slot] = np.array(entry.tokens, np.int64)
             self._num_prompt[slot] = entry.num_prompt
+            self._scored.discard(slot)
+            if entry.sampling.prompt_logprobs is not None:
+                self._scored.add(slot)
             self._pooling.enter(entry)
             if self._sampler is not None:
                 self._sampler.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
@@ -164,11 +199,16 @@ class ModelRunner:
                     ids[end - 1] = rows.tokens[row]
                 else:
                     ids[end - count : end] = self._ids[rows.slots[row]][start : start + count]
-        on_device = self._to_device(ids)
         unknown = np.flatnonzero(ids == UNKNOWN)
-        if len(unknown):
-            slots = rows.slots[rows.owners[unknown]]
-            on_device[self._to_device(unknown)] = self._last[self._to_device(slots)]
+        if not len(unknown):
+            return self._to_device(ids)
+        drawn = rows.slots[rows.owners[unknown]]
+        if self._host_last is not None:
+            ids = ids.copy()
+            ids[unknown] = self._host_last[drawn]
+            return self._to_device(ids)
+        on_device = self._to_device(ids)
+        on_device[self._to_device(unknown)] = self._last[self._to_device(drawn)]
         return on_device
 
     def _batch(self, rows: Rows) -> AttnBatch:
@@ -219,19 +259,21 @@ class ModelRunner:
         adapted = tokens[starts[0] :]
         return AdapterRows(self._to_device(adapted), (starts - starts[0]).tolist())
 
-    def _sample(self, hidden: Tensor, own: Rows, whole: Rows, result: StepResult) -> None:
-        """The rows of `whole` that want output; part 0 has the last token of each."""
+    def _logits(self, hidden: Tensor, own: Rows) -> Tensor | None:
+        """Of the rows that want output; part 0 has the last token of each, others nothing."""
+        if self._ranks.part:
+            return None
+        last = np.cumsum(own.counts)[own.samples] - 1
+        rows = hidden if len(last) == len(hidden) else hidden[self._to_device(last)]
+        return self._model.logits(rows)
+
+    def _sample(self, logits: Tensor | None, whole: Rows, result: StepResult) -> None:
+        """The rows of `whole` that want output."""
         slots = whole.slots[whole.samples]
-        places = self._to_device(slots)
-        logits = None
-        if self._ranks.part == 0:
-            last = np.cumsum(own.counts)[own.samples] - 1
-            rows = hidden if len(last) == len(hidden) else hidden[self._to_device(last)]
-            logits = self._model.logits(rows)
         if self._sampler is None:
             ids = torch.empty(len(slots), dtype=torch.int64, device=self._device)
             self._ranks.broadcast(ids)
-            self._last[places] = ids
+            self._keep(slots, ids)
             return
         assert logits is not None, "the leader is of part 0"
         positions = (whole.lengths[whole.samples] - self._num_prompt[slots]).tolist()
@@ -239,12 +281,21 @@ class ModelRunner:
         # A bad row (-1) fails when the host sees it; until then its id must be one that exists.
         ids = drawn.ids.clamp(min=0)
         self._ranks.broadcast(ids)
-        self._last[places] = ids
+        self._keep(slots, ids)
         result.tokens = [[token] if token >= 0 else [] for token in drawn.ids.tolist()]
         result.logprobs = {row: [found] for row, found in drawn.logprobs.items()}
 
+    def _keep(self, slots: Ints, ids: Tensor) -> None:
+        """The drawn ids, for the plans that do not know them."""
+        if self._host_last is not None:
+            self._host_last[slots] = ids.numpy()
+        else:
+            self._last[self._to_device(slots)] = ids
+
     def _score_prompts(self, rows: Rows, hidden: Tensor, result: StepResult) -> None:
         """Logprobs of the prompt tokens that follow the computed positions, where asked for."""
+        if self._scored.isdisjoint(rows.slots.tolist()):
+            return
         offset = 0
         places = zip(rows.index, rows.slots, rows.starts, rows.counts, strict=True)
         for row, slot, start, count in (map(int, place) for place in places):

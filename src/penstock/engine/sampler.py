@@ -13,6 +13,7 @@ while the composition stays.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +25,10 @@ from penstock.core.request import Sampling
 from penstock.engine import adjust, draw, random
 from penstock.engine.logprobs import Logprobs, logprobs_of
 from penstock.errors import UnsupportedError
+from penstock.kernels.cpu.drawing import Drawer
+
+if TYPE_CHECKING:
+    from penstock.kernels.cpu import _native
 
 _SMALL_K = 1024
 """rows with a top_k up to this share one selection of candidates"""
@@ -79,7 +84,12 @@ class _Batch:
     key: tuple[int, ...]
     epoch: int
     streams: NDArray[np.uint64]
+    filters: draw.Filters
+    """of all rows"""
+    random: bool
+    """whether any row is not greedy"""
     groups: list[_Group]
+    """rows that torch draws"""
     masks: adjust.Masks | None
     bad_words: adjust.BadWords | None
     penalties: adjust.Penalties | None
@@ -96,8 +106,15 @@ class _Batch:
 class Sampler:
     """The sampling state of all slots of one engine. Not thread-safe."""
 
-    def __init__(self, vocab_size: int, max_slots: int, device: torch.device) -> None:
-        """Raises UnsupportedError for a vocabulary above `draw.MAX_VOCAB`."""
+    def __init__(
+        self,
+        vocab_size: int,
+        max_slots: int,
+        device: torch.device,
+        workers: _native.Pool | None = None,
+    ) -> None:
+        """workers: let the CPU kernels draw, on these; the ids are the same. Raises
+        UnsupportedError for a vocabulary above `draw.MAX_VOCAB`."""
         if vocab_size > draw.MAX_VOCAB:
             raise UnsupportedError(
                 f"A vocabulary of {vocab_size} is more than the sampler's {draw.MAX_VOCAB}.",
@@ -105,6 +122,7 @@ class Sampler:
             )
         self._vocab_size = vocab_size
         self._device = device
+        self._drawer = None if workers is None else Drawer(workers, vocab_size)
         self._slots: list[_Slot | None] = [None] * max_slots
         self._histories = adjust.Histories(vocab_size, device)
         bound = _CHUNK_BYTES["cpu" if device.type == "cpu" else "other"]
@@ -167,9 +185,14 @@ class Sampler:
             batch.penalties.apply(logits, self._histories, length)
 
     def _draw(self, logits: Tensor, batch: _Batch, at: NDArray[np.int64]) -> Tensor:
+        numbers = torch.empty(0)
+        if batch.random:
+            numbers = torch.from_numpy(random.uniforms(batch.streams, at)).to(self._device)
+        if self._drawer is not None:
+            f = batch.filters
+            return self._drawer(logits, f.inverse_temperature, f.top_k, f.top_p, f.min_p, numbers)
         maxima, ids = draw.greedy(logits)
         if batch.groups:
-            numbers = torch.from_numpy(random.uniforms(batch.streams, at)).to(self._device)
             step = self._chunk
             for group in batch.groups:
                 for first in range(0, len(group.rows), step):
@@ -206,7 +229,9 @@ class Sampler:
             key=key,
             epoch=self._epoch,
             streams=np.array([state.stream for state in states], dtype=np.uint64),
-            groups=self._groups(samplings),
+            filters=self._filters(samplings),
+            random=any(map(_random, samplings)),
+            groups=self._groups(samplings) if self._drawer is None else [],
             masks=adjust.build_masks(samplings, vocab, device),
             bad_words=adjust.build_bad_words(samplings, histories, prompts, vocab, device),
             penalties=adjust.build_penalties(samplings, histories, device),
@@ -228,7 +253,7 @@ class Sampler:
         """Rows by the way that they are drawn; greedy rows are in no group."""
         kinds: dict[str, list[int]] = {"all": [], "wide": [], "small": [], "large": []}
         for row, s in enumerate(samplings):
-            if s.temperature < draw.GREEDY_BELOW:
+            if not _random(s):
                 continue
             if 0 < s.top_k < self._vocab_size:
                 kinds["small" if s.top_k <= _SMALL_K else "large"].append(row)
@@ -246,11 +271,15 @@ class Sampler:
             return torch.tensor(values, dtype=torch.float64, device=self._device)
 
         return draw.Filters(
-            inverse_temperature=column([1 / s.temperature for s in samplings]),
+            inverse_temperature=column([1 / s.temperature if _random(s) else 0 for s in samplings]),
             top_k=_indices([s.top_k for s in samplings], self._device),
             top_p=column([s.top_p for s in samplings]),
             min_p=column([s.min_p for s in samplings]),
         )
+
+
+def _random(sampling: Sampling) -> bool:
+    return sampling.temperature >= draw.GREEDY_BELOW
 
 
 def _draw_part(

@@ -78,7 +78,7 @@ def evaluate(
 
     scores = compare(
         Reader(reference, plain, wide, device, options.context),
-        Reader(candidate, loaded.backend, loaded.dtype, device, options.context),
+        Reader(candidate, loaded.backend, loaded.kv_dtype, device, options.context),
         windows,
         told,
     )

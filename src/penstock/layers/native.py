@@ -73,7 +73,6 @@ class NativeDecoder:
         self._layers = [
             _PackedLayer(layer, *(local if layer.window else rotation)) for layer in decoder.layers
         ]
-        self._embed = decoder.embed
         self._norm = _weight(decoder.norm)
         self._x = torch.empty(max_tokens, plan.hidden_size)
         self._hidden = torch.empty_like(self._x) if ranks.stage.last else self._x
@@ -82,18 +81,7 @@ class NativeDecoder:
         """products to be summed over the ranks, or to be normalised before they are added"""
         self._no_ids = torch.zeros(max(max_tokens, max_rows), dtype=torch.int64)
         """rows are counted by ids, also where none are read"""
-        if decoder.head is not None:
-            self._rows = torch.empty(max_rows, plan.hidden_size)
-            self._logits = torch.empty(max_rows, decoder.head.ids.count)
-            self._head = Program(self._pool, max_rows)
-            head = _pack(decoder.head.table)
-            self._head.linear(
-                head,
-                self._rows,
-                self._logits,
-                scale=plan.logit_scale,
-                softcap=plan.logit_softcap,
-            )
+        self._pack_tables(decoder)
         self._caches: list[Tensor] = []
         self._bodies: dict[tuple[bool, bool], _Body] = {}
         """for steps (with adapters, of which other ranks compute a part)"""
@@ -116,12 +104,14 @@ class NativeDecoder:
             assert self._slots is not None
             self._slots.tokens[: len(batch.adapters.tokens)] = batch.adapters.tokens
             self._slots.starts.copy_(torch.tensor(batch.adapters.starts))
-        count = len(x)
+        count = x.shape[0]
         residual, ids = self._x[:count], self._no_ids[:count]
-        if self._looks_up:
+        if self._table is None:
+            residual.copy_(x)
+        elif self._ranks.size == 1:
             ids = x
         else:
-            residual.copy_(x if self._embed is None else self._embed(x))
+            self._look_up(x)
         groups = [GroupTables(g.block_tables, g.slot_mapping) for g in batch.groups]
         run = Batch(ids, positions, batch.query_start, batch.seq_lens, NOTHING, groups)
         body = self._bodies[kind]
@@ -146,14 +136,38 @@ class NativeDecoder:
         run = Batch(ids, exchange.positions, NO_ROWS, NO_ROWS, NOTHING, groups)
         body.writers[index].run(run)
 
-    @property
-    def _looks_up(self) -> bool:
-        """Whether the program itself reads the token table, which is then here as a whole."""
-        return self._embed is not None and self._ranks.size == 1
+    def _pack_tables(self, decoder: Decoder) -> None:
+        """The token table and the head, which may be one."""
+        embed, head = decoder.embed, decoder.head
+        decoder.embed = decoder.head = None
+        self._table: PackedWeight | None = None
+        if embed is not None:
+            self._ids = embed.ids
+            self._table, self._multiplier = _pack(embed.table), embed.scale
+            if self._ranks.size > 1:
+                self._lookup = Program(self._pool, len(self._x), 1)
+                self._lookup.embed(self._table, self._x, self._multiplier)
+        if head is not None:
+            packed = self._table if head is embed and self._table else _pack(head.table)
+            self._rows = torch.empty(self._max_rows, self.hidden_size)
+            self._logits = torch.empty(self._max_rows, head.ids.count)
+            self._head = Program(self._pool, self._max_rows)
+            scale, softcap = self.plan.logit_scale, self.plan.logit_softcap
+            self._head.linear(packed, self._rows, self._logits, scale=scale, softcap=softcap)
+
+    def _look_up(self, ids: Tensor) -> None:
+        """The rows of ids that this rank has, and zeros, summed over the ranks: to the residual."""
+        own = ids - self._ids.first
+        missing = (own < 0) | (own >= self._ids.count)
+        own.masked_fill_(missing, 0)
+        self._lookup.run(Batch(own, NOTHING, NO_ROWS, NO_ROWS, NOTHING))
+        residual = self._x[: len(ids)]
+        residual.masked_fill_(missing[:, None], 0.0)
+        self._ranks.all_reduce(residual)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See CausalLM.logits. Up to max_rows rows, the result is overwritten by the next call."""
-        count = len(hidden)
+        count = hidden.shape[0]
         if count > self._max_rows:
             return torch.cat(
                 [self.logits(part).clone() for part in torch.split(hidden, self._max_rows)]
@@ -179,9 +193,8 @@ class NativeDecoder:
         inner = _Inner(self._layers, plan, tokens, self._act, adapted)
         kv_all = torch.empty(tokens if parted else 0, 2 * self.num_kv_heads * dim)
         body, writers = [Program(self._pool, tokens, 1)], dict[int, Program]()
-        if self._looks_up:
-            assert self._embed is not None
-            _embed(body[0], self._embed.table, x, self._embed.scale)
+        if self._table is not None and self._ranks.size == 1:
+            body[0].embed(self._table, x, self._multiplier)
         for layer, cache in zip(self._layers, caches, strict=True):
             kv = view(cache)
             body[-1].linear(layer.qkv, x, qkv, layer.norm_in, eps)
@@ -436,11 +449,3 @@ def _pack(
     levels = torch.cat((matrix.values & 15, matrix.values >> 4), dim=-1).flatten(1)
     levels = levels[:, : matrix.size]
     return pack.pack_int4(order(levels), order(matrix.scales), ordered_bias, matrix.parts)
-
-
-def _embed(program: Program, table: Table, out: Tensor, scale: float) -> None:
-    if isinstance(table, Int8Matrix):
-        program.embed(table.values, out, table.scales, scale, table.parts)
-    else:
-        assert isinstance(table, PlainMatrix)
-        program.embed(table.values, out, multiplier=scale)

@@ -71,6 +71,7 @@ TOKEN_S = _decades(0.00025, 10, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7.5))
 """for what happens once a token or a step: fine enough for tokens of 1 ms"""
 REQUEST_S = (0.00025, *_decades(0.0005, 1000, (1, 2, 3, 5, 7.5)))
 HOST_S = _decades(0.00001, 10, (1, 2, 5))
+SHARES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
 STEP_TOKENS = tuple(float(2**power) for power in range(18))
 REQUEST_TOKENS = _decades(1, 200_000, (1, 2, 5))
 
@@ -167,6 +168,24 @@ DEVICE_S = histogram(
 )
 SCHEDULE_S = histogram(
     "step_schedule_seconds", "seconds", "Time of a step spent deciding, on the host.", HOST_S
+)
+PREPARE_S = histogram(
+    "step_prepare_seconds", "seconds", "Time of a step that turns the plan into tensors.", HOST_S
+)
+FORWARD_S = histogram(
+    "step_forward_seconds", "seconds", "Time of a step inside the model, logits included.", TOKEN_S
+)
+SAMPLE_S = histogram(
+    "step_sample_seconds", "seconds", "Time of a step from logits to tokens.", HOST_S
+)
+PUBLISH_S = histogram(
+    "step_publish_seconds", "seconds", "Time that handing on a step's events took.", HOST_S
+)
+HOST_SHARE = histogram(
+    "step_host_share",
+    "ratio",
+    "Part of a step's wall time outside our CPU kernels; not observed where torch computes.",
+    SHARES,
 )
 
 # Utilisation is three numbers: does the engine have work (allocation), does the device compute

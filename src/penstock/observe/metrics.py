@@ -176,6 +176,12 @@ class Metrics:
             self._observe(c.STEP_S, stats.step_s)
             self._observe(c.DEVICE_S, stats.device_s)
             self._observe(c.SCHEDULE_S, stats.schedule_s)
+            self._observe(c.PREPARE_S, stats.prepare_s)
+            self._observe(c.FORWARD_S, stats.forward_s)
+            self._observe(c.SAMPLE_S, stats.sample_s)
+            self._observe(c.PUBLISH_S, stats.publish_s)
+            if stats.host_share is not None:
+                self._observe(c.HOST_SHARE, stats.host_share)
 
     # The server tells
 

@@ -4,7 +4,7 @@
                   below, in float32, see `rotation`
     weights       W = q_w * scale_w, q_w in -8 .. 7, scale_w[n, g] a float16 (it may be negative)
                   chosen by `quantize_groups`
-    activations   scale_x[t] and q_x by token, see `integers.quantize_rows`
+    activations   scale_x[t] and q_x by token, see `kernels.symmetric`
     result        total = 0; for g in ascending order:
                       total = fma(float32(sum_{k in g} q_x q_w), float32(scale_w[n, g]), total)
                   (total * scale_x[t]) (+ bias[n])
@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from penstock.kernels.rotation import num_parts, rotate
+from penstock.kernels.symmetric import quantize_rows
 from penstock.quant.int8 import BLOCK, Int8Matrix, finite
-from penstock.quant.integers import quantize_rows
 
 GROUP = 32
 HALF = GROUP // 2

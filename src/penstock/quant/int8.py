@@ -3,7 +3,7 @@
     rotation      of tables, and of matrices whose input has outliers: W H / parts stands for W and
                   x H for x below, in float32, see `rotation`
     weights       scale_w[n] = max |W[n]| / 127, q_w = round-half-even(W / scale_w)
-    activations   scale_x[t] and q_x by token, see `integers.quantize_rows`
+    activations   scale_x[t] and q_x by token, see `kernels.symmetric`
     result        ((float32(sum_k q_x q_w) * scale_x[t]) * scale_w[n]) (+ bias[n])
 
 The sum is an exact int32; everything else is float32 in the order written (the int32 is rounded
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from penstock.errors import CheckpointError, UnsupportedError
 from penstock.kernels.rotation import num_parts, rotate
-from penstock.quant.integers import MOST_TERMS, product, quantize_rows
+from penstock.kernels.symmetric import quantize_rows
+from penstock.quant.integers import MOST_TERMS, product
 
 BLOCK = 1 << 20
 """Weights that are brought into the format at a time: the copies in float32 stay small."""

@@ -1,4 +1,4 @@
-"""What the integer formats share: int8 activations, and products that are exact.
+"""What the integer formats share: products that are exact.
 
 Exactness is what makes the formats batch invariant: an integer sum has one value in any order, so
 a row's result cannot depend on the rows beside it, and any kernel can equal these twins.
@@ -11,29 +11,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-LEAST = 2.0**-120
-"""Rows without a greater magnitude count as zeros: 127 / LEAST is still a finite float32."""
 MOST_TERMS = (2**31 - 1) // (128 * 128)
 """Longest row (131,071 terms) whose int8 products cannot leave int32."""
 EXACT_TERMS = 1024
 """Terms of at most 127 * 128 whose sum float32 holds exactly: 1024 * 127 * 128 < 2**24."""
-
-
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8, a scale a row: x [rows, size] -> int8 [rows, size], float32 scale [rows, 1].
-
-    In float32: m = max |x|; scale = m / 127; q = round-half-even(x * (127 / m)), clamped to
-    -127 .. 127; all q are 0 where m <= LEAST. A row with a NaN or an infinity has a scale that
-    is one, and so no finite result.
-    """
-    x = x.float()
-    greatest = x.abs().amax(dim=-1, keepdim=True)
-    # Tensors on both sides: for a number torch multiplies by a rounded reciprocal on some devices.
-    levels = torch.full_like(greatest, 127.0)
-    usable = (greatest > LEAST) & greatest.isfinite()
-    inverse = (levels / greatest).where(usable, torch.zeros_like(greatest))
-    q = (x * inverse).nan_to_num_(0.0).round_().clamp_(-127.0, 127.0)
-    return q.to(torch.int8), greatest / levels
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

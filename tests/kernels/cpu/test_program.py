@@ -64,7 +64,7 @@ class Layer:
         act = torch.empty(MAX_TOKENS, MLP, dtype=torch.bfloat16)
         self.logits = torch.empty(MAX_TOKENS, VOCAB)
         p = self.program = Program(program.pool(threads), MAX_TOKENS, isa=isa)
-        p.embed(table, x)
+        p.embed(pack.pack_float(table), x)
         p.linear(packed(form, weight(qkv.shape[1], HIDDEN)), x, qkv, norm, 1e-6)
         p.rope(qkv, q, self.cache, rope)
         p.attention(q, attended, self.cache, DIM**-0.5, 500)

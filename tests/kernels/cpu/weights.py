@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from penstock.kernels.cpu import pack, twin
+from penstock.kernels.cpu import pack
 from penstock.kernels.cpu.ops import Batch, GroupTables
 from penstock.kernels.cpu.pack import Format, PackedWeight
+from penstock.kernels.symmetric import quantize_rows
 
 NOTHING = torch.empty(0, dtype=torch.int64)
 
@@ -19,7 +20,7 @@ def packed(form: Format, weight: Tensor, bias: Tensor | None = None) -> PackedWe
     if form == Format.BFLOAT16:
         return pack.pack_float(weight.bfloat16(), bias)
     if form == Format.INT8:
-        q, scales = twin.quantize(weight)
+        q, scales = quantize_rows(weight)
         return pack.pack_int8(q, scales[:, 0], bias)
     missing = -weight.shape[1] % pack.GROUP
     groups = torch.nn.functional.pad(weight, (0, missing)).unflatten(1, (-1, pack.GROUP))

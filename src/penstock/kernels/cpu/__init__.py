@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -21,6 +22,7 @@ else:
         _failure = str(error)
 
 
+@cache
 def isas() -> tuple[str, ...]:
     """Instruction sets that this machine and this build can run, best last: of avx2, avx512, vnni
     (AVX-512 with VNNI and BF16) and amx."""

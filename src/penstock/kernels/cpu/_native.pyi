@@ -27,6 +27,24 @@ class Pool:
     def __init__(self, threads: int, spin_us: int) -> None: ...
     @property
     def threads(self) -> int: ...
+    @property
+    def busy_ns(self) -> int: ...
+
+def draw(
+    pool: Pool,
+    isa: str,
+    logits: int,
+    stride: int,
+    rows: int,
+    vocab: int,
+    inverse_temperature: int,
+    top_k: int,
+    top_p: int,
+    min_p: int,
+    uniform: int,
+    keys: int,
+    ids: int,
+) -> None: ...
 
 class Program:
     def __init__(self, pool: Pool, isa: str, max_tokens: int, max_wanted: int) -> None: ...
@@ -58,16 +76,7 @@ class Program:
         out_stride: int,
         size: int,
     ) -> None: ...
-    def embed(
-        self,
-        table: int,
-        dtype: int,
-        scales: int,
-        multiplier: float,
-        parts: int,
-        out: int,
-        size: int,
-    ) -> None: ...
+    def embed(self, table: Weight, multiplier: float, out: int) -> None: ...
     def rope(
         self,
         qkv: int,
@@ -127,18 +136,6 @@ class Program:
         scale: float,
         add: bool,
         out: int,
-    ) -> None: ...
-    def argmax(self, logits: int, vocab: int, ids: int, maxima: int) -> None: ...
-    def draw(
-        self,
-        logits: int,
-        vocab: int,
-        inverse_temperature: int,
-        top_k: int,
-        top_p: int,
-        min_p: int,
-        uniform: int,
-        ids: int,
     ) -> None: ...
     def run(
         self,

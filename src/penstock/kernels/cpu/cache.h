@@ -93,19 +93,20 @@ inline void rotate(float* x, const float* cos, const float* sin, int rotary_dim)
   }
 }
 
+constexpr int kTaskHeads = 32;
+
 inline void rope(const RopeArgs& p, Team& team) {
   const int dim = p.cache.head_dim;
   const int all = p.heads + 2 * p.cache.kv_heads;
   const int keys = p.heads, values = p.heads + p.cache.kv_heads;
-  const int to = share(p.rows * all, team.rank + 1, team.size);
   alignas(64) float x[kMaxHeadDim + W] = {};
-  for (int item = share(p.rows * all, team.rank, team.size); item < to; ++item) {
+  divide(team, p.rows * all, kTaskHeads, [&](int item) {
     const int row = item / all, head = item % all;
     const float* source = p.qkv + row * p.qkv_stride + int64_t(head) * dim;
     if (head >= values) {
       for (int d = 0; d < dim; ++d) x[d] = source[d];
       write_value(p.cache, x, p.slots[row], head - values);
-      continue;
+      return;
     }
     const float* weight = head < keys ? p.q_norm : p.k_norm;
     if (weight) {
@@ -127,7 +128,7 @@ inline void rope(const RopeArgs& p, Team& team) {
     } else {
       write_key(p.cache, x, p.slots[row], head - keys);
     }
-  }
+  });
 }
 
 }  // namespace

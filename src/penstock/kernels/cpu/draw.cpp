@@ -168,7 +168,7 @@ int64_t draw_top_k(const Row& row, int k) {
 }  // namespace
 
 void draw(const DrawArgs& args, const Isa& isa, Team& team, int64_t* keys) {
-  for (int i = team.next(); i < args.rows; i = team.next()) {
+  for (int i = team.next(args.rows); i >= 0; i = team.next(args.rows)) {
     const float* x = args.logits + i * args.stride;
     float top;
     isa.argmax_row(x, args.vocab, args.ids + i, &top);

@@ -14,8 +14,8 @@ inline void leave() {
 }
 
 constexpr Isa table(const char* name) {
-  return Isa{name,   linear, norm, gate,   embed,      rope, attention,
-             argmax, weigh,  maximum, argmax_row, leave};
+  return Isa{name,      linear, norm,  gate,    embed,      rope,
+             attention, weigh,  maximum, argmax_row, leave};
 }
 
 }  // namespace

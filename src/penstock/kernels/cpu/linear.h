@@ -87,8 +87,12 @@ inline void stage_row(const LinearArgs& p, int row, float* floats, uint8_t* to, 
 
 // Few rows are staged by every worker for itself: cheaper than a barrier.
 constexpr int64_t kPrivateElements = 4096;
+constexpr int kStageRows = 4;  // of a task
 
-inline Product stage(const LinearArgs& p, Team& team) {
+enum class Staging { none, alone, together };
+
+// A product, whose rows lie where its staging will put them.
+inline Product lay_out(const LinearArgs& p, const Team& team, Staging* staging) {
   const Weight& w = *p.weight;
   Product out{};
   out.args = &p;
@@ -99,27 +103,23 @@ inline Product stage(const LinearArgs& p, Team& team) {
   if (same && !p.norm_weight && !p.x_rows && int64_t(w.k) * width % kRowAlign == 0) {
     out.a = static_cast<const uint8_t*>(p.x);
     out.stride = p.x_stride * width;
+    *staging = Staging::none;
     return out;
   }
   const bool alone = int64_t(p.rows) * w.k <= kPrivateElements;
-  float* floats = reinterpret_cast<float*>(team.scratch);
-  uint8_t* rows = alone ? team.scratch + kScratchBytes / 2 : p.staging;
-  const int64_t stride = staged_stride(w.format, w.k);
-  const int groups = int(staged_sums(w.format, w.k));
-  float* scale = reinterpret_cast<float*>(rows + p.rows * stride);
-  int32_t* sums = reinterpret_cast<int32_t*>(scale + p.rows);
-  const int from = alone ? 0 : share(p.rows, team.rank, team.size);
-  const int to = alone ? p.rows : share(p.rows, team.rank + 1, team.size);
-  for (int m = from; m < to; ++m) {
-    stage_row(p, m, floats, rows + m * stride, scale + m, sums + int64_t(m) * groups);
-  }
-  if (!alone) team.barrier();
-  out.a = rows;
-  out.stride = stride;
-  out.scale = scale;
-  out.sums = sums;
-  out.groups = groups;
+  *staging = alone ? Staging::alone : Staging::together;
+  out.a = alone ? team.scratch + kScratchBytes / 2 : p.staging;
+  out.stride = staged_stride(w.format, w.k);
+  out.groups = int(staged_sums(w.format, w.k));
+  out.scale = reinterpret_cast<float*>(const_cast<uint8_t*>(out.a) + p.rows * out.stride);
+  out.sums = reinterpret_cast<const int32_t*>(out.scale + p.rows);
   return out;
+}
+
+inline void stage(const Product& p, int row, Team& team) {
+  stage_row(*p.args, row, reinterpret_cast<float*>(team.scratch),
+            const_cast<uint8_t*>(p.a) + row * p.stride, const_cast<float*>(p.scale) + row,
+            const_cast<int32_t*>(p.sums) + int64_t(row) * p.groups);
 }
 
 // ---- epilogue -----------------------------------------------------------------------------
@@ -385,17 +385,32 @@ constexpr int kRowMultiple = 96;           // of 12 and of 32: no chunk ends in 
 constexpr int kTaskBlocks = 4;
 
 inline void linear(const LinearArgs& p, Team& team) {
-  if (p.rows <= 0) return;
-  const Product product = stage(p, team);
+  Staging staging;
+  const Product product = lay_out(p, team, &staging);
+  if (staging == Staging::together) {
+    divide(team, p.rows, kStageRows, [&](int row) { stage(product, row, team); });
+    if (!team.barrier()) return;
+  } else if (p.two_phases) {
+    team.next(0);
+    if (!team.barrier()) return;
+  }
+  bool staged = staging != Staging::alone;
   const int blocks = int(round_up(p.weight->n, kBlockN) / kBlockN);
   if (p.rows <= kFewRows) {
-    // Most blocks in fixed shares, each one stream; the rest to whoever is first done, because a
-    // core that something else visits must not hold up the others.
+    // Most blocks in large shares, each one stream; the rest in small ones to whoever is first
+    // done, because a core that something else visits must not hold up the others.
     const int pairs = (blocks - (team.size > 1 ? blocks / 4 : 0)) / 2;
-    range(product, 0, p.rows, 2 * share(pairs, team.rank, team.size),
-          2 * share(pairs, team.rank + 1, team.size));
-    for (int at = 2 * (pairs + team.next()); at < blocks; at = 2 * (pairs + team.next())) {
-      range(product, 0, p.rows, at, at + 2 < blocks ? at + 2 : blocks);
+    const int tasks = p.rows > 0 ? team.size + (blocks - 2 * pairs + 1) / 2 : 0;
+    for (int task = team.next(tasks); task >= 0; task = team.next(tasks)) {
+      for (int row = 0; !staged && row < p.rows; ++row) stage(product, row, team);
+      staged = true;
+      if (task < team.size) {
+        range(product, 0, p.rows, 2 * share(pairs, task, team.size),
+              2 * share(pairs, task + 1, team.size));
+      } else {
+        const int at = 2 * (pairs + task - team.size);
+        range(product, 0, p.rows, at, at + 2 < blocks ? at + 2 : blocks);
+      }
     }
     return;
   }
@@ -403,7 +418,10 @@ inline void linear(const LinearArgs& p, Team& team) {
   if (chunk < kRowMultiple) chunk = kRowMultiple;
   const int chunks = (p.rows + chunk - 1) / chunk;
   const int tasks_per_chunk = (blocks + kTaskBlocks - 1) / kTaskBlocks;
-  for (int task = team.next(); task < chunks * tasks_per_chunk; task = team.next()) {
+  const int tasks = chunks * tasks_per_chunk;
+  for (int task = team.next(tasks); task >= 0; task = team.next(tasks)) {
+    for (int row = 0; !staged && row < p.rows; ++row) stage(product, row, team);
+    staged = true;
     const int from = task / tasks_per_chunk * chunk;
     const int first = task % tasks_per_chunk * kTaskBlocks;
     const int to = from + chunk < p.rows ? from + chunk : p.rows;

@@ -39,49 +39,38 @@ inline void leave_amx() {
   configured = 0;
 }
 
+// The products of tiles, whose numbers must be literals: two rows of tiles by two columns, and one
+// row by either block's two columns.
+#define PENSTOCK_TILE_PRODUCTS(dot) \
+  static void dot22() {             \
+    dot(0, 4, 6);                   \
+    dot(1, 4, 7);                   \
+    dot(2, 5, 6);                   \
+    dot(3, 5, 7);                   \
+  }                                 \
+  static void dot01() {             \
+    dot(0, 4, 6);                   \
+    dot(1, 4, 7);                   \
+  }                                 \
+  static void dot23() {             \
+    dot(2, 4, 6);                   \
+    dot(3, 4, 7);                   \
+  }
+
 struct AmxBf16 {
-#define PENSTOCK_DOT(c, a, b) _tile_dpbf16ps(c, a, b)
-  static void dot22() {
-    PENSTOCK_DOT(0, 4, 6);
-    PENSTOCK_DOT(1, 4, 7);
-    PENSTOCK_DOT(2, 5, 6);
-    PENSTOCK_DOT(3, 5, 7);
-  }
-  static void dot01() {
-    PENSTOCK_DOT(0, 4, 6);
-    PENSTOCK_DOT(1, 4, 7);
-  }
-  static void dot23() {
-    PENSTOCK_DOT(2, 4, 6);
-    PENSTOCK_DOT(3, 4, 7);
-  }
-#undef PENSTOCK_DOT
+  PENSTOCK_TILE_PRODUCTS(_tile_dpbf16ps)
   static int scales(const Product&, int) { return 0; }
   static F real(const Product&, int, int, int, I acc) { return as_float(acc); }
 };
 
 struct AmxInt8 {
-#define PENSTOCK_DOT(c, a, b) _tile_dpbsud(c, a, b)
-  static void dot22() {
-    PENSTOCK_DOT(0, 4, 6);
-    PENSTOCK_DOT(1, 4, 7);
-    PENSTOCK_DOT(2, 5, 6);
-    PENSTOCK_DOT(3, 5, 7);
-  }
-  static void dot01() {
-    PENSTOCK_DOT(0, 4, 6);
-    PENSTOCK_DOT(1, 4, 7);
-  }
-  static void dot23() {
-    PENSTOCK_DOT(2, 4, 6);
-    PENSTOCK_DOT(3, 4, 7);
-  }
-#undef PENSTOCK_DOT
+  PENSTOCK_TILE_PRODUCTS(_tile_dpbsud)
   static Scales scales(const Product& p, int block) { return Int8::scales(p, block); }
   static F real(const Product& p, int row, const Scales& s, int i, I acc) {
     return Int8::real(p, row, s, i, iadd(acc, isplat(p.sums[row])));
   }
 };
+#undef PENSTOCK_TILE_PRODUCTS
 
 template <class T>
 void finish_tiles(const Product& p, const int32_t* left, const int32_t* right, int row, int rows,

@@ -41,6 +41,16 @@ inline int share(int total, int rank, int size) {
   return int(int64_t(total) * rank / size);
 }
 
+// each(i) for the items 0 .. total - 1, by whoever is free, `size` of them at a time.
+template <class Each>
+inline void divide(Team& team, int total, int size, Each each) {
+  const int tasks = (total + size - 1) / size;
+  for (int task = team.next(tasks); task >= 0; task = team.next(tasks)) {
+    const int last = (task + 1) * size < total ? (task + 1) * size : total;
+    for (int i = task * size; i < last; ++i) each(i);
+  }
+}
+
 inline float bf16_to_float(uint16_t v) {
   const uint32_t bits = uint32_t(v) << 16;
   float f;

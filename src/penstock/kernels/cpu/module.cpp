@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cpuid.h"
+#include "draw.h"
 #include "pool.h"
 #include "program.h"
 
@@ -91,17 +92,12 @@ void add_norm(Program& program, Address x, int64_t x_stride, Address weight, flo
   program.add(NormOp{args});
 }
 
-void add_embed(Program& program, Address table, int dtype, Address scales, float multiplier,
-               int parts, Address out, int size) {
+void add_embed(Program& program, std::shared_ptr<Weight> table, float multiplier, Address out) {
+  if (table->format == Format::int4) throw std::invalid_argument("a table of int4");
   EmbedArgs args{};
-  args.table = at<const void>(table);
-  args.dtype = Dtype(dtype);
-  args.scales = at<const float>(scales);
   args.multiplier = multiplier;
-  args.parts = parts;
   args.out = at<float>(out);
-  args.size = size;
-  program.add(EmbedOp{args});
+  program.add(EmbedOp{std::move(table), args});
 }
 
 Cache cache_of(Address data, int dtype, int block_size, int kv_heads, int head_dim) {
@@ -156,28 +152,34 @@ void add_attention(Program& program, Address q, Address out, int out_dtype, int 
   program.add(AttentionOp{args, group});
 }
 
-void add_argmax(Program& program, Address logits, int vocab, Address ids, Address maxima) {
-  ArgmaxArgs args{};
-  args.logits = at<const float>(logits);
-  args.stride = args.vocab = vocab;
-  args.ids = at<int64_t>(ids);
-  args.maxima = at<float>(maxima);
-  program.add(ArgmaxOp{args});
-}
-
-void add_draw(Program& program, Address logits, int vocab, Address inverse_temperature,
-              Address top_k, Address top_p, Address min_p, Address uniform, Address ids) {
+// keys: room for vocab integers of each worker.
+void draw_rows(Pool& pool, const std::string& isa, Address logits, int64_t stride, int rows,
+               int vocab, Address inverse_temperature, Address top_k, Address top_p, Address min_p,
+               Address uniform, Address keys, Address ids) {
   DrawArgs args{};
   args.logits = at<const float>(logits);
-  args.stride = args.vocab = vocab;
+  args.stride = stride;
+  args.rows = rows;
+  args.vocab = vocab;
   args.inverse_temperature = at<const double>(inverse_temperature);
   args.top_k = at<const int64_t>(top_k);
   args.top_p = at<const double>(top_p);
   args.min_p = at<const double>(min_p);
   args.uniform = at<const double>(uniform);
   args.ids = at<int64_t>(ids);
-  const size_t room = size_t(vocab) * size_t(program.num_threads());
-  program.add(DrawOp{args, std::shared_ptr<int64_t[]>(new int64_t[room])});
+  struct Call {
+    DrawArgs args;
+    const Isa* isa;
+    int64_t* keys;
+  } call{args, isa_named(isa), at<int64_t>(keys)};
+  nb::gil_scoped_release release;
+  pool.run(
+      [](void* context, Team& team) {
+        const auto* c = static_cast<const Call*>(context);
+        draw(c->args, *c->isa, team, c->keys + int64_t(team.rank) * c->args.vocab);
+        team.barrier();
+      },
+      &call);
 }
 
 Routing routing_of(Address weights, Address places, Address tokens, Address starts) {
@@ -276,9 +278,13 @@ NB_MODULE(_native, m) {
           },
           "weights"_a, "places"_a, "tokens"_a, "starts"_a);
 
-  nb::class_<Pool>(m, "Pool")
+  nb::class_<Pool>(m, "Pool", nb::is_weak_referenceable())
       .def(nb::init<int, int>(), "threads"_a, "spin_us"_a)
-      .def_prop_ro("threads", &Pool::size);
+      .def_prop_ro("threads", &Pool::size)
+      .def_prop_ro("busy_ns", &Pool::busy_ns);
+
+  m.def("draw", &draw_rows, "pool"_a, "isa"_a, "logits"_a, "stride"_a, "rows"_a, "vocab"_a,
+        "inverse_temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "uniform"_a, "keys"_a, "ids"_a);
 
   nb::class_<Program>(m, "Program")
       .def(
@@ -293,8 +299,7 @@ NB_MODULE(_native, m) {
            "out_stride"_a, "rows"_a)
       .def("norm", &add_norm, "x"_a, "x_stride"_a, "weight"_a, "eps"_a, "add"_a, "out"_a,
            "out_dtype"_a, "out_stride"_a, "size"_a)
-      .def("embed", &add_embed, "table"_a, "dtype"_a, "scales"_a, "multiplier"_a, "parts"_a, "out"_a,
-           "size"_a)
+      .def("embed", &add_embed, "table"_a, "multiplier"_a, "out"_a)
       .def("rope", &add_rope, "qkv"_a, "heads"_a, "q_norm"_a, "k_norm"_a, "norm_eps"_a, "cos"_a,
            "sin"_a, "rotary_dim"_a, "q_out"_a, "cache"_a, "group"_a)
       .def("attention", &add_attention, "q"_a, "out"_a, "out_dtype"_a, "heads"_a, "cache"_a,
@@ -306,9 +311,6 @@ NB_MODULE(_native, m) {
       .def("gate", &add_gate, "x"_a, "act"_a, "out"_a, "out_dtype"_a, "out_stride"_a, "size"_a)
       .def("combine", &add_combine, "x"_a, "routing"_a, "top_k"_a, "size"_a, "scale"_a, "add"_a,
            "out"_a)
-      .def("argmax", &add_argmax, "logits"_a, "vocab"_a, "ids"_a, "maxima"_a)
-      .def("draw", &add_draw, "logits"_a, "vocab"_a, "inverse_temperature"_a, "top_k"_a, "top_p"_a,
-           "min_p"_a, "uniform"_a, "ids"_a)
       .def("run", &run, "tokens"_a, "rows"_a, "wanted"_a, "ids"_a, "positions"_a, "query_start"_a,
            "seq_lens"_a, "wanted_rows"_a, "groups"_a)
       .def("profile", &profile)

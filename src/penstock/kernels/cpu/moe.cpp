@@ -5,8 +5,16 @@
 namespace penstock {
 namespace {
 
-int begin(int total, const Team& team) { return int(int64_t(total) * team.rank / team.size); }
-int end(int total, const Team& team) { return int(int64_t(total) * (team.rank + 1) / team.size); }
+constexpr int kTaskRows = 8;
+
+template <class Each>
+void each_row(Team& team, int rows, Each each) {
+  const int tasks = (rows + kTaskRows - 1) / kTaskRows;
+  for (int task = team.next(tasks); task >= 0; task = team.next(tasks)) {
+    const int last = (task + 1) * kTaskRows < rows ? (task + 1) * kTaskRows : rows;
+    for (int row = task * kTaskRows; row < last; ++row) each(row);
+  }
+}
 
 // The top_k greatest, falling, equal ones by number. A NaN loses every comparison, so that any row
 // gets top_k different experts, and its weights tell.
@@ -53,18 +61,18 @@ void sort_pairs(const RouteArgs& p) {
 }  // namespace
 
 void route(const RouteArgs& p, Team& team) {
-  for (int row = begin(p.rows, team); row < end(p.rows, team); ++row) {
+  each_row(team, p.rows, [&](int row) {
     const float* logits = p.logits + int64_t(row) * p.experts;
     int32_t* chosen = p.to.places + int64_t(row) * p.top_k;
     choose(logits, p.experts, p.top_k, chosen);
     weigh_row(logits, p, chosen, p.to.weights + int64_t(row) * p.top_k);
-  }
-  team.barrier();
-  if (team.rank == 0) sort_pairs(p);
+  });
+  if (!team.barrier()) return;
+  while (team.next(1) >= 0) sort_pairs(p);
 }
 
 void combine(const CombineArgs& p, Team& team) {
-  for (int row = begin(p.rows, team); row < end(p.rows, team); ++row) {
+  each_row(team, p.rows, [&](int row) {
     const int64_t pair = int64_t(row) * p.top_k;
     float* out = p.out + int64_t(row) * p.size;
     for (int j = 0; j < p.top_k; ++j) {
@@ -76,7 +84,7 @@ void combine(const CombineArgs& p, Team& team) {
         for (int i = 0; i < p.size; ++i) out[i] += weight * x[i];
       }
     }
-  }
+  });
 }
 
 }  // namespace penstock

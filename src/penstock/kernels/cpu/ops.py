@@ -116,22 +116,6 @@ class GroupTables:
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
-    """Parameters of the draw, each a tensor of one entry a row; see engine/draw.py."""
-
-    inverse_temperature: Tensor
-    """float64; 0: greedy"""
-    top_k: Tensor
-    """int64; 0 keeps all"""
-    top_p: Tensor
-    """float64"""
-    min_p: Tensor
-    """float64"""
-    uniform: Tensor
-    """float64 in [0, 1)"""
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """The tokens of one run. Row r owns tokens query_start[r] .. query_start[r + 1] - 1, the last
     of its seq_lens[r] keys."""

@@ -4,7 +4,6 @@
 #include <new>
 #include <stdexcept>
 
-#include "draw.h"
 #include "moe.h"
 
 namespace penstock {
@@ -23,8 +22,8 @@ int64_t now_ns() {
 }  // namespace
 
 const char* name_of(const Op& op) {
-  constexpr const char* names[] = {"linear", "norm", "embed", "rope", "attention", "argmax",
-                                   "draw",   "route", "experts", "gate", "combine"};
+  constexpr const char* names[] = {"linear", "norm",    "embed", "rope",   "attention",
+                                   "route",  "experts", "gate",  "combine"};
   return names[op.index()];
 }
 
@@ -50,6 +49,8 @@ void Program::add(Op op) {
   if (auto* linear = std::get_if<LinearOp>(&op)) {
     reserve_staging(*linear->weight, linear->rows == Rows::tokens ? max_tokens_ : max_wanted_);
     linear->args.weight = linear->weight.get();
+  } else if (auto* embed = std::get_if<EmbedOp>(&op)) {
+    embed->args.table = embed->table.get();
   } else if (auto* experts = std::get_if<ExpertsOp>(&op)) {
     // An expert has each token once at most.
     for (const auto& weight : experts->weights) reserve_staging(*weight, max_tokens_);
@@ -75,18 +76,20 @@ void Program::run(const Batch& batch) {
 }
 
 void Program::work(const Batch& batch, Team& team) {
+  const Isa* const isa = isa_;  // who comes too late may find no program any more
   const bool clock = profiling && team.rank == 0;
   int64_t before = clock ? now_ns() : 0;
-  for (size_t i = 0; i < ops_.size(); ++i) {
+  const size_t count = ops_.size();
+  for (size_t i = 0; i < count; ++i) {
     run_op(ops_[i], batch, team);
-    team.barrier();
+    if (!team.barrier()) break;
     if (clock) {
       const int64_t after = now_ns();
       nanoseconds[i] += after - before;
       before = after;
     }
   }
-  isa_->leave();
+  isa->leave();
 }
 
 void Program::run_op(const Op& op, const Batch& batch, Team& team) const {
@@ -124,14 +127,6 @@ void Program::run_op(const Op& op, const Batch& batch, Team& team) const {
     args.rows = batch.rows;
     args.partials = reinterpret_cast<float*>(partials_.get());
     isa_->attention(args, team);
-  } else if (const auto* argmax = std::get_if<ArgmaxOp>(&op)) {
-    ArgmaxArgs args = argmax->args;
-    args.rows = batch.wanted;
-    isa_->argmax(args, team);
-  } else if (const auto* op_draw = std::get_if<DrawOp>(&op)) {
-    DrawArgs args = op_draw->args;
-    args.rows = batch.wanted;
-    draw(args, *isa_, team, op_draw->keys.get() + int64_t(team.rank) * args.vocab);
   } else if (const auto* op_route = std::get_if<RouteOp>(&op)) {
     RouteArgs args = op_route->args;
     args.rows = batch.tokens;
@@ -149,14 +144,17 @@ void Program::run_op(const Op& op, const Batch& batch, Team& team) const {
   }
 }
 
+// Every worker counts the same phases, two an expert, whatever it reads of the routing: one that
+// catches up may find that of a later layer there.
 void Program::run_experts(const ExpertsOp& op, Team& team) const {
   const int64_t x_row = op.args.x_stride * (op.args.x_dtype == Dtype::f32 ? 4 : 2);
   const int64_t out_row = op.args.out_stride * (op.args.out_dtype == Dtype::f32 ? 4 : 2);
   for (size_t expert = 0; expert < op.weights.size(); ++expert) {
+    if (expert > 0 && !team.barrier()) return;
     const int64_t first = op.routing.starts[expert];
     LinearArgs args = op.args;
     args.rows = int(op.routing.starts[expert + 1] - first);
-    if (args.rows == 0) continue;
+    args.two_phases = true;
     args.weight = op.weights[expert].get();
     args.staging = staging_.get();
     if (op.of_tokens) {
@@ -170,7 +168,6 @@ void Program::run_experts(const ExpertsOp& op, Team& team) const {
       args.out = static_cast<uint8_t*>(args.out) + first * out_row;
     }
     isa_->linear(args, team);
-    team.barrier();
   }
 }
 

@@ -1,7 +1,7 @@
 // A model as a list of ops, recorded once and replayed for any batch in one call.
 //
 // Addresses are fixed when an op is recorded: its buffers hold one row a token and are sized for
-// the largest batch. All workers walk the list together, with a barrier after each op.
+// the largest batch. All workers walk the list, with a barrier after each op.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +43,7 @@ struct NormOp {
   NormArgs args;
 };
 struct EmbedOp {
+  std::shared_ptr<Weight> table;
   EmbedArgs args;
 };
 struct RopeOp {
@@ -52,9 +53,6 @@ struct RopeOp {
 struct AttentionOp {
   AttentionArgs args;
   int group;
-};
-struct ArgmaxOp {
-  ArgmaxArgs args;
 };
 
 struct RouteOp {
@@ -73,13 +71,8 @@ struct CombineOp {
   CombineArgs args;
 };
 
-struct DrawOp {
-  DrawArgs args;
-  std::shared_ptr<int64_t[]> keys;  // vocab for each worker
-};
-
-using Op = std::variant<LinearOp, NormOp, EmbedOp, RopeOp, AttentionOp, ArgmaxOp, DrawOp, RouteOp,
-                        ExpertsOp, GateOp, CombineOp>;
+using Op = std::variant<LinearOp, NormOp, EmbedOp, RopeOp, AttentionOp, RouteOp, ExpertsOp, GateOp,
+                        CombineOp>;
 const char* name_of(const Op& op);
 
 class Program {

@@ -9,13 +9,14 @@ may depend on the instruction set.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import psutil
 import torch
 from torch import Tensor
 
 from penstock.kernels import cpu
-from penstock.kernels.cpu.ops import GATED, Batch, Epilogue, Filters, KVCache, Rope, Routing
+from penstock.kernels.cpu.ops import GATED, Batch, Epilogue, KVCache, Rope, Routing
 from penstock.kernels.cpu.pack import Format, PackedWeight
 
 if TYPE_CHECKING:
@@ -35,12 +36,19 @@ def physical_cores() -> int:
     return max(1, min(cores, allowed))
 
 
+_POOLS: WeakValueDictionary[tuple[int, int], _native.Pool] = WeakValueDictionary()
+
+
 def pool(threads: int | None = None, spin_us: int = SPIN_US) -> _native.Pool:
     """Workers for programs, the calling thread included. Default: one for each physical core.
+    Whoever asks for the same gets the same ones, so that a process has no more than it needs.
 
     Raises UnsupportedError where the kernels do not run.
     """
-    workers: _native.Pool = cpu.native().Pool(threads or physical_cores(), spin_us)
+    key = (threads or physical_cores(), spin_us)
+    workers = _POOLS.get(key)
+    if workers is None:
+        workers = _POOLS[key] = cpu.native().Pool(*key)
     return workers
 
 
@@ -122,27 +130,12 @@ class Program:
             size,
         )
 
-    def embed(
-        self,
-        table: Tensor,
-        out: Tensor,
-        scales: Tensor | None = None,
-        multiplier: float = 1.0,
-        parts: int = 1,
-    ) -> None:
-        """out[i] = rotate(table[ids[i]] * multiplier, parts). table [vocab, size]: float32,
-        bfloat16, or int8 with float32 scales [vocab]; out float32."""
-        self._check(out, table.shape[1], self._max_tokens)
-        self._keep(table, out, scales)
-        self._native.embed(
-            table.data_ptr(),
-            _DTYPES[table.dtype],
-            _address(scales),
-            multiplier,
-            parts,
-            out.data_ptr(),
-            table.shape[1],
-        )
+    def embed(self, table: PackedWeight, out: Tensor, multiplier: float = 1.0) -> None:
+        """out[i] = rotate(table[ids[i]] * multiplier, table.parts). The table may be a head at the
+        same time; not int4. out float32 [tokens, k]."""
+        self._check(out, table.k, self._max_tokens)
+        self._keep(table, out)
+        self._native.embed(_weight(table), multiplier, out.data_ptr())
 
     def rope(
         self, qkv: Tensor, q: Tensor | None, cache: KVCache, rope: Rope, group: int = 0
@@ -276,30 +269,6 @@ class Program:
             x.data_ptr(), _routing(routing), routing.top_k, size, scale, add, out.data_ptr()
         )
 
-    def argmax(self, logits: Tensor, ids: Tensor, maxima: Tensor) -> None:
-        """The lowest id among the greatest logits of each wanted row, -1 for a row that is not
-        finite. logits float32 [wanted, vocab], ids int64 [wanted], maxima float32 [wanted] (NaN
-        where a row has one)."""
-        self._check(logits, logits.shape[1], self._max_wanted)
-        self._keep(logits, ids, maxima)
-        self._native.argmax(logits.data_ptr(), logits.shape[1], ids.data_ptr(), maxima.data_ptr())
-
-    def draw(self, logits: Tensor, filters: Filters, ids: Tensor) -> None:
-        """One token of each wanted row, by the specification in engine/draw.py: -1 for a row that
-        is not finite. logits float32 [wanted, vocab], ids int64 [wanted]."""
-        self._check(logits, logits.shape[1], self._max_wanted)
-        self._keep(logits, filters, ids)
-        self._native.draw(
-            logits.data_ptr(),
-            logits.shape[1],
-            filters.inverse_temperature.data_ptr(),
-            filters.top_k.data_ptr(),
-            filters.top_p.data_ptr(),
-            filters.min_p.data_ptr(),
-            filters.uniform.data_ptr(),
-            ids.data_ptr(),
-        )
-
     def run(self, batch: Batch) -> None:
         """Do all ops for a batch. Raises ValueError where it exceeds the program's sizes."""
         groups = [
@@ -341,13 +310,14 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _weight(weight: PackedWeight) -> _native.Weight:
+    scales = _address(weight.scales)
     native: _native.Weight = cpu.native().Weight(
         int(weight.format),
         weight.n,
         weight.k,
         weight.data.data_ptr(),
-        _address(weight.scales) if weight.format == Format.INT8 else 0,
-        _address(weight.scales) if weight.format == Format.INT4 else 0,
+        scales if weight.format == Format.INT8 else 0,
+        scales if weight.format == Format.INT4 else 0,
         _address(weight.bias),
         weight.parts,
     )

@@ -3,9 +3,10 @@
 
 namespace {
 
+constexpr int kTaskRows = 8;
+
 inline void norm(const NormArgs& p, Team& team) {
-  const int to = share(p.rows, team.rank + 1, team.size);
-  for (int row = share(p.rows, team.rank, team.size); row < to; ++row) {
+  divide(team, p.rows, kTaskRows, [&](int row) {
     const int64_t at = row * p.x_stride;
     const F factor = splat(inverse_rms(p.x, Dtype::f32, at, p.size, p.eps));
     for (int i = 0; i < p.size; i += W) {
@@ -17,14 +18,13 @@ inline void norm(const NormArgs& p, Team& team) {
       if (p.add) y = add(load_any(p.out, p.out_dtype, place, left), y);
       store_any(p.out, p.out_dtype, place, y, left);
     }
-  }
+  });
 }
 
 // What the gated epilogues of a linear do, bit for bit.
 inline void gate(const GateArgs& p, Team& team) {
   constexpr int half = kBlockN / 2;
-  const int to = share(p.rows, team.rank + 1, team.size);
-  for (int row = share(p.rows, team.rank, team.size); row < to; ++row) {
+  divide(team, p.rows, kTaskRows, [&](int row) {
     const float* x = p.x + int64_t(row) * 2 * p.size;
     for (int i = 0; i < p.size; i += half) {
       for (int j = 0; j < half; j += W) {
@@ -33,31 +33,37 @@ inline void gate(const GateArgs& p, Team& team) {
         store_any(p.out, p.out_dtype, row * p.out_stride + i + j, mul(act, up), p.size - i - j);
       }
     }
+  });
+}
+
+// Row n of a packed table, without its scale.
+inline void read_packed(const Weight& w, int64_t n, float* to) {
+  const int width = w.format == Format::f32 ? 4 : w.format == Format::bf16 ? 2 : 1;
+  const uint8_t* at = w.data + n / kBlockN * (row_bytes(w.format, w.k) / 4 * kStepBytes);
+  at += n % kBlockN * 4;
+  for (int i = 0; i < w.k; ++i) {
+    const uint8_t* element = at + int64_t(i) * width / 4 * kStepBytes + i * width % 4;
+    if (w.format == Format::f32) {
+      __builtin_memcpy(to + i, element, 4);
+    } else if (w.format == Format::bf16) {
+      uint16_t bits;
+      __builtin_memcpy(&bits, element, 2);
+      to[i] = bf16_to_float(bits);
+    } else {
+      to[i] = float(int8_t(*element ^ 0x80));
+    }
   }
 }
 
 inline void embed(const EmbedArgs& p, Team& team) {
-  const int to = share(p.rows, team.rank + 1, team.size);
-  for (int row = share(p.rows, team.rank, team.size); row < to; ++row) {
-    const int64_t at = p.ids[row] * p.size;
-    float* out = p.out + int64_t(row) * p.size;
-    const float factor =
-        p.dtype == Dtype::i8 ? p.multiplier * p.scales[p.ids[row]] : p.multiplier;
-    for (int i = 0; i < p.size; i += W) {
-      const int left = p.size - i;
-      F v;
-      if (p.dtype != Dtype::i8) {
-        v = load_any(p.table, p.dtype, at + i, left);
-      } else {
-        const int8_t* q = static_cast<const int8_t*>(p.table) + at + i;
-        int8_t some[W] = {};
-        for (int j = 0; left < W && j < left; ++j) some[j] = q[j];
-        v = load_i8(left < W ? some : q);
-      }
-      store_any(out, Dtype::f32, i, mul(v, splat(factor)), left);
-    }
-    rotate(out, p.size, p.parts);
-  }
+  const Weight& w = *p.table;
+  divide(team, p.rows, kTaskRows, [&](int row) {
+    float* out = p.out + int64_t(row) * w.k;
+    read_packed(w, p.ids[row], out);
+    const float scale = w.format == Format::int8 ? w.scales[p.ids[row]] : 1.0f;
+    for (int i = 0; i < w.k; ++i) out[i] *= p.multiplier * scale;
+    rotate(out, w.k, w.parts);
+  });
 }
 
 // The lowest id among the greatest. A NaN or an infinity makes the row's id -1.
@@ -87,12 +93,6 @@ inline void argmax_row(const float* x, int vocab, int64_t* id, float* maximum) {
   const bool finite = !nan && top - top == 0.0f;
   *maximum = nan ? __builtin_nanf("") : top;
   *id = finite ? found : -1;
-}
-
-inline void argmax(const ArgmaxArgs& p, Team& team) {
-  for (int row = team.next(); row < p.rows; row = team.next()) {
-    argmax_row(p.logits + row * p.stride, p.vocab, p.ids + row, p.maxima + row);
-  }
 }
 
 // e^y by e^r 2^n with a Taylor polynomial of e^r, |r| <= ln(2) / 2: below 1 unit in the last place

@@ -7,6 +7,8 @@ arithmetic and the sums are exact.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
@@ -14,9 +16,7 @@ from torch.nn.functional import gelu, silu
 from penstock.kernels.cpu.ops import Batch, Epilogue, KVCache, Rope, Routing
 from penstock.kernels.cpu.pack import GROUP, Format, PackedWeight, unpack
 from penstock.kernels.rotation import rotate
-
-LEAST = 2.0**-120
-"""Rows without a greater magnitude are quantized to zeros."""
+from penstock.kernels.symmetric import quantize_rows
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
@@ -24,14 +24,6 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     if weight is None:
         return x
     return x * (1.0 / (x.square().mean(-1, keepdim=True) + eps).sqrt()) * weight
-
-
-def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
-    """float32 [..., size] -> int8 of the same shape, float32 scales [..., 1]; symmetric by row."""
-    amax = x.abs().amax(-1, keepdim=True)
-    # A tensor over a tensor: torch divides a number by one through its reciprocal.
-    inverse = torch.where(amax > LEAST, torch.full_like(amax, 127.0) / amax, 0.0)
-    return (x * inverse).round().to(torch.int8), amax / 127.0
 
 
 def linear(
@@ -65,7 +57,7 @@ def product(weight: PackedWeight, x: Tensor) -> Tensor:
         return x @ unpack(weight).T
     if weight.format == Format.BFLOAT16:
         return x.bfloat16().float() @ unpack(weight).T
-    q, scale = quantize(rotate(x, weight.parts))
+    q, scale = quantize_rows(rotate(x, weight.parts))
     assert weight.scales is not None
     if weight.format == Format.INT8:
         ones = torch.ones_like(weight.scales)
@@ -151,18 +143,15 @@ def combine(
     out.copy_(out + y if add else y)
 
 
-def embed(
-    table: Tensor,
-    ids: Tensor,
-    out: Tensor,
-    scales: Tensor | None = None,
-    multiplier: float = 1.0,
-    parts: int = 1,
-) -> None:
+def embed(table: PackedWeight, ids: Tensor, out: Tensor, multiplier: float = 1.0) -> None:
     """See Program.embed."""
-    rows = table[ids].float()
-    factor = multiplier if scales is None else scales[ids][:, None] * multiplier
-    out.copy_(rotate(rows * factor, parts))
+    plain = table
+    scale = torch.full((len(ids), 1), multiplier)
+    if table.format == Format.INT8:
+        assert table.scales is not None
+        scale = scale * table.scales[ids, None]
+        plain = replace(table, scales=torch.ones_like(table.scales))
+    out.copy_(rotate(unpack(plain)[ids] * scale, table.parts))
 
 
 def rope(
@@ -214,8 +203,8 @@ def write(cache: KVCache, k: Tensor, v: Tensor, slots: Tensor) -> None:
     keys, values, scales = views(cache)
     block, offset = slots // cache.block_size, slots % cache.block_size
     if scales is not None:
-        k, k_scale = quantize(k)
-        v, v_scale = quantize(v)
+        k, k_scale = quantize_rows(k)
+        v, v_scale = quantize_rows(v)
         scales[block, :, 0, offset] = k_scale[..., 0]
         scales[block, :, 1, offset] = v_scale[..., 0]
     split = k.to(cache.dtype).view(*k.shape[:2], -1, keys.shape[-1])
@@ -265,10 +254,3 @@ def attention(
             hidden |= places <= position - window
         weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
         out[part] = torch.einsum("hgqk,khd->qhgd", weights, v[at]).flatten(1).to(out.dtype)
-
-
-def argmax(logits: Tensor, ids: Tensor, maxima: Tensor) -> None:
-    """See Program.argmax."""
-    top, found = logits.max(1)
-    maxima.copy_(top)
-    ids.copy_(torch.where(top.isfinite() & ~logits.isnan().any(1), found, -1))

@@ -23,15 +23,27 @@ constexpr int kPartition = 512;  // keys of one attention partition, counted fro
 constexpr size_t kScratchBytes = size_t(1) << 20;  // private memory of each worker
 constexpr int kMaxK = 1 << 16;   // inputs of a linear: sums of 255 * 127 stay within 32 bits
 
-// One worker's view of the parallel region. Defined in pool.cpp, free of vector code.
+// One worker's view of the parallel region: all workers do the same calls in the same order. Defined
+// in pool.cpp, free of vector code.
 struct Shared;
+struct Inside;
 struct Team {
   int rank;
   int size;
   uint8_t* scratch;  // kScratchBytes, 64-byte aligned, this worker's own
   Shared* shared;
-  void barrier();  // all workers meet; also resets the counter behind next()
-  int next();      // 0, 1, 2 … : hands out tasks to whoever comes first
+  Inside* inside = nullptr;
+  uint32_t epoch = 0;  // of the program
+  uint32_t phase = 0;
+  int taken = 0;       // tasks of the phase, where there is one worker
+  bool holding = false;
+  bool out = false;
+  // A task of this phase, 0 .. tasks - 1, once the one before is done; -1 when none is left. Called
+  // until it is.
+  int next(int tasks);
+  // Waits for the end of the phase. False: the program is over without this worker, and nothing
+  // that belongs to it may be touched.
+  bool barrier();
 };
 
 // A packed weight matrix [n, k], see pack.py for the layouts.
@@ -63,6 +75,7 @@ struct LinearArgs {
   int64_t out_stride;
   const int64_t* out_rows;    // optional: row i of the product goes to row out_rows[i] of out
   int rows;
+  bool two_phases;            // also where a product needs one
   uint8_t* staging;           // staging_bytes(weight, rows), shared by the team
 };
 
@@ -87,15 +100,12 @@ struct GateArgs {  // out = act(gate) * up; x: 16 gates, then 16 ups, and so on
   int rows, size;
 };
 
-struct EmbedArgs {  // out[i] = table[ids[i]] (* scales[ids[i]])
-  const void* table;
-  Dtype dtype;
-  const float* scales;  // with i8
+struct EmbedArgs {  // out[i] = table[ids[i]] * multiplier, for out [rows, k]
+  const Weight* table;  // not int4
   const int64_t* ids;
   float multiplier;
-  int parts;  // runs of a row that are mixed afterwards, or 1
   float* out;
-  int rows, size;
+  int rows;
 };
 
 // Which experts a token goes to, and where: pairs (token, choice) sorted by expert.
@@ -165,14 +175,6 @@ struct AttentionArgs {
   int max_units;    // partitions of queries that partials can hold
 };
 
-struct ArgmaxArgs {
-  const float* logits;
-  int64_t stride;
-  int rows, vocab;
-  int64_t* ids;       // lowest id among the greatest; -1 where a row is not finite
-  float* maxima;      // NaN where a row has one
-};
-
 // One token a row by the specification in engine/draw.py. Arrays have one entry a row.
 struct DrawArgs {
   const float* logits;
@@ -194,7 +196,6 @@ struct Isa {
   void (*embed)(const EmbedArgs&, Team&);
   void (*rope)(const RopeArgs&, Team&);
   void (*attention)(const AttentionArgs&, Team&);
-  void (*argmax)(const ArgmaxArgs&, Team&);
   // weights[i] = floor(2^40 e^((x[i] - top) inverse_temperature)); returns their sum.
   int64_t (*weigh)(const float* x, int n, double top, double inverse_temperature,
                    int64_t* weights);

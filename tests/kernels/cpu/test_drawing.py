@@ -11,9 +11,7 @@ from torch import Tensor
 from penstock.engine import draw
 from penstock.kernels import cpu
 from penstock.kernels.cpu import program
-from penstock.kernels.cpu.ops import Filters
-from penstock.kernels.cpu.program import Program
-from tests.kernels.cpu.weights import batch
+from penstock.kernels.cpu.drawing import Drawer
 
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
 
@@ -29,33 +27,27 @@ WAYS = [  # temperature, top_k, top_p, min_p
 ]
 
 
-def native(isa: str, logits: Tensor, filters: Filters) -> Tensor:
-    rows = len(logits)
-    ids = torch.empty(rows, dtype=torch.int64)
-    op = Program(program.pool(2), rows, isa=isa)
-    op.draw(logits, filters, ids)
-    op.run(batch(rows, torch.arange(rows)))
-    return ids
+def native(isa: str, logits: Tensor, given: draw.Filters, uniform: Tensor) -> Tensor:
+    drawer = Drawer(program.pool(2), logits.shape[1], isa)
+    return drawer(logits, given.inverse_temperature, given.top_k, given.top_p, given.min_p, uniform)
 
 
-def same(rows: int, way: tuple[float, int, float, float], uniform: Tensor) -> Filters:
+def same(rows: int, way: tuple[float, int, float, float]) -> draw.Filters:
     temperature, top_k, top_p, min_p = way
-    return Filters(
+    return draw.Filters(
         torch.full((rows,), 1 / temperature, dtype=torch.float64),
         torch.full((rows,), top_k),
         torch.full((rows,), top_p, dtype=torch.float64),
         torch.full((rows,), min_p, dtype=torch.float64),
-        uniform,
     )
 
 
-def by_specification(logits: Tensor, filters: Filters) -> Tensor:
+def by_specification(logits: Tensor, given: draw.Filters, uniform: Tensor) -> Tensor:
     maxima, _ = draw.greedy(logits)
-    top_k, uniform = int(filters.top_k[0]), filters.uniform
-    given = draw.Filters(filters.inverse_temperature, filters.top_k, filters.top_p, filters.min_p)
+    top_k = int(given.top_k[0])
     if 0 < top_k < logits.shape[1]:
         return draw.draw_top_k(logits, maxima, given, uniform, top_k)
-    if filters.top_p[0] < 1 or filters.min_p[0] > 0:
+    if given.top_p[0] < 1 or given.min_p[0] > 0:
         return draw.draw_wide(logits, maxima, given, uniform)
     return draw.draw_all(logits, maxima, given, uniform)
 
@@ -74,8 +66,11 @@ def test_equals_the_specification(
     logits[1, vocab // 3 + 1 :] = -math.inf
     uniform = torch.rand(rows, generator=generator, dtype=torch.float64)
     uniform[2:4] = torch.tensor([0.0, 1 - 2**-53])
-    filters = same(rows, way, uniform)
-    assert torch.equal(native(isa, logits, filters), by_specification(logits, filters))
+    given = same(rows, way)
+    expected = by_specification(logits, given, uniform)
+    assert torch.equal(native(isa, logits, given, uniform), expected)
+    apart = torch.randn(rows, vocab + 3)[:, :vocab].copy_(logits)  # rows with a stride
+    assert torch.equal(native(isa, apart, given, uniform), expected)
 
 
 @pytest.mark.parametrize("isa", cpu.isas())
@@ -84,9 +79,9 @@ def test_greedy_and_bad_rows(isa: str) -> None:
     logits[1, 70] = math.nan
     logits[2, 3] = math.inf
     logits[3] = -math.inf
-    filters = same(5, WAYS[0], torch.full((5,), 0.5, dtype=torch.float64))
-    filters.inverse_temperature[0] = 0
-    found = native(isa, logits, filters).tolist()
+    given = same(5, WAYS[0])
+    given.inverse_temperature[0] = 0
+    found = native(isa, logits, given, torch.full((5,), 0.5, dtype=torch.float64)).tolist()
     assert found[0] == int(logits[0].argmax())
     assert found[1:4] == [-1, -1, -1]
     assert 0 <= found[4] < 100
