@@ -86,6 +86,9 @@ def _check_engine(engine: EngineConfig) -> None:
     _at_least(engine, "block_size", 1)
     _at_least(engine, "kv_cache_memory_bytes", 1)
     _at_least(engine, "num_threads", 1)
+    _at_least(engine, "grammar_max_bytes", 1)
+    _at_least(engine, "grammar_timeout_s", 0.001)
+    _at_least(engine, "grammar_cache_size", 1)
     _at_least(engine, "tensor_parallel_size", 1)
     _at_least(engine, "pipeline_parallel_size", 1)
     size = engine.data_parallel_size

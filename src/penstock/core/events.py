@@ -26,8 +26,8 @@ class Held:
     id: str
     at: float
     reason: HoldReason
-    behind: str
-    """id of the request that it waits for"""
+    behind: str = ""
+    """id of the request that it waits for; empty: for something else"""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from penstock.core.request import Sampling
+from penstock.errors import EngineError, PenstockError, from_dict
 
 UNKNOWN = -1
 """In `StepPlan.tokens`: the id is the one that the slot's previous plan samples."""
@@ -96,10 +97,17 @@ class StepResult:
     """by j, for rows that asked: one a token"""
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     """by row index of the plan: logprobs of the prompt tokens after each computed position"""
+    failures: dict[int, dict[str, object]] = field(default_factory=dict)
+    """by j, for rows that got no id for a reason of their own: `PenstockError.to_dict`"""
     device_s: float = 0.0
     """seconds inside the model and the sampler"""
     error: dict[str, object] | None = None
     """`PenstockError.to_dict` of a step that failed as a whole; the rows got nothing"""
+
+    def failure(self, index: int) -> PenstockError:
+        """Why the row of `tokens[index]` got nothing."""
+        told = self.failures.get(index)
+        return from_dict(told) if told else EngineError("The model returned no usable logits.")
 
 
 class Executor(Protocol):

@@ -43,7 +43,7 @@ from penstock.core.policy import Policy
 from penstock.core.request import FinishReason, HoldReason, Request, Status, Submission
 from penstock.core.sharing import SharedPrefixes
 from penstock.core.tables import BlockTables
-from penstock.errors import ContextLengthError, EngineError, InvalidFieldError
+from penstock.errors import EngineError, InvalidFieldError, PenstockError
 
 MAX_MARGIN = 8
 """Cap on the blocks a running request must be able to grow before another is admitted."""
@@ -96,6 +96,8 @@ class Scheduler:
         self._decoding: list[Request] = []
         self._deadlines: list[tuple[float, str]] = []
         self._shared = SharedPrefixes()
+        self._held: set[str] = set()
+        """requests held by `add`"""
         self._free_slots = list(range(limits.max_num_seqs - 1, -1, -1))
         self._in_flight: deque[tuple[StepPlan, list[Request]]] = deque()
         self._events: list[Event] = []
@@ -114,7 +116,7 @@ class Scheduler:
 
     @property
     def num_held(self) -> int:
-        return self._shared.num_held
+        return self._shared.num_held + len(self._held)
 
     @property
     def num_in_flight(self) -> int:
@@ -123,6 +125,11 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         return bool(self._requests)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be done before somebody releases a request."""
+        return 0 < len(self._requests) == len(self._held) and not self._in_flight
 
     @property
     def may_schedule(self) -> bool:
@@ -153,16 +160,17 @@ class Scheduler:
 
     # Coming and going
 
-    def add(self, submission: Submission) -> None:
-        """Queue a request. Raises InvalidFieldError or ContextLengthError when it can never run;
-        the scheduler's state is then unchanged."""
+    def add(self, submission: Submission, hold: HoldReason | None = None) -> None:
+        """Queue a request, or hold it until `release`. Raises InvalidFieldError or
+        ContextLengthError when it can never run; the scheduler's state is then unchanged."""
         if submission.id in self._requests:
             raise InvalidFieldError(
                 f"A request with id {submission.id!r} is being served.",
                 cure="Give each request an id of its own.",
                 param="request_id",
             )
-        request = Request(submission, len(self._tables.groups), self._limit(submission))
+        limit = self._tables.limit(submission, self.limits.max_model_len)
+        request = Request(submission, len(self._tables.groups), limit)
         _check_output(request)
         request.order = self._policy(submission, self._serial)
         self._serial += 1
@@ -176,34 +184,27 @@ class Scheduler:
         # Prompt logprobs need the logits of every prompt position, which the cache does not hold.
         request.reads_cache = bool(request.key) and sampling.prompt_logprobs is None
         self._requests[request.id] = request
-        self._enqueue(request)
+        if hold is None:
+            self._enqueue(request)
+        else:
+            request.status, request.hold = Status.HELD, hold
+            self._held.add(request.id)
         if request.deadline_s is not None:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
         arrived = submission.arrival_s or None
         self._events.append(Queued(request.id, self._clock.now(), request.num_prompt, arrived))
+        if hold is not None:
+            self._events.append(Held(request.id, self._clock.now(), hold))
 
-    def _limit(self, submission: Submission) -> int:
-        """Most tokens, prompt included; the KV of the last one is never needed."""
-        num_prompt, wanted = len(submission.prompt), submission.sampling.max_tokens
-        if num_prompt == 0:
-            raise InvalidFieldError("The prompt has no tokens.", param="prompt")
-        context = self.limits.max_model_len
-        if num_prompt + (wanted or 1) > context:
-            raise ContextLengthError(
-                f"The prompt has {num_prompt} tokens and {wanted or 1} are to be generated, "
-                f"but the context holds {context}.",
-                cure="Shorten the prompt or lower max_tokens.",
-                param="prompt" if num_prompt >= context else "max_tokens",
-            )
-        limit = num_prompt + wanted if wanted is not None else context
-        room = self._tables.longest()
-        if limit - 1 > room and (wanted is not None or num_prompt > room):
-            raise ContextLengthError(
-                f"The request may need the KV of {limit - 1} tokens, but the cache holds {room}.",
-                cure="Lower max_tokens, or serve with a larger --kv-cache-memory-bytes.",
-                param="max_tokens",
-            )
-        return min(limit, room + 1)
+    def release(self, request_id: str, error: PenstockError | None = None) -> None:
+        """A request that `add` held may go on, or ends with an error. Others stay as they are."""
+        if request_id in self._held:
+            request = self._requests[request_id]
+            if error is not None:
+                self._finish(request, FinishReason.ERROR, error=error)
+            else:
+                self._held.remove(request_id)
+                self._enqueue(request)
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> bool:
         """End a request wherever it stands; its blocks are free at once. False if unknown."""
@@ -249,12 +250,14 @@ class Scheduler:
         request: Request,
         reason: FinishReason,
         stop_id: int | None = None,
-        error: EngineError | None = None,
+        error: PenstockError | None = None,
     ) -> None:
         if request.status is Status.RUNNING:
             self._leave(request)
         elif request.status is Status.WAITING:
             self._num_waiting -= 1  # its heap entry is skipped when it comes up
+        elif request.id in self._held:
+            self._held.remove(request.id)
         else:
             self._shared.drop(request)
         request.status = Status.FINISHED
@@ -457,7 +460,7 @@ class Scheduler:
             if request.status is Status.FINISHED:
                 continue
             if new == []:  # before its blocks are committed: what is in them may be broken
-                self._fail([request], EngineError("The model returned no usable logits."))
+                self._fail([request], result.failure(sampled - 1))
                 continue
             if result.prompt_logprobs and row in result.prompt_logprobs:
                 first = plan.starts[row] + 1
@@ -486,7 +489,7 @@ class Scheduler:
                 self._enqueue(released)
         request.commits = full
 
-    def _fail(self, members: list[Request], error: EngineError) -> None:
+    def _fail(self, members: list[Request], error: PenstockError) -> None:
         """A step or a row failed: these requests end, all others go on."""
         for request in members:
             if request.status is not Status.FINISHED:

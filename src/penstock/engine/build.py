@@ -22,9 +22,11 @@ from penstock.core.request import Sampling
 from penstock.core.scheduler import Scheduler
 from penstock.engine.activity import Activity
 from penstock.engine.client import ModelInfo
+from penstock.engine.constraints import Constraints
 from penstock.engine.engine import ClosableExecutor, Engine, Publish
 from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
 from penstock.engine.frames import Room, Word
+from penstock.engine.grammars import Grammars
 from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
 from penstock.engine.load import choose_device, load
@@ -32,6 +34,8 @@ from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError
+from penstock.grammar.compiled import Vocabulary
+from penstock.grammar.vocabulary import tokenizer_json
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.parallel.stages import Stage
 
@@ -81,7 +85,7 @@ class Part:
         token_bytes = block_bytes(model.kv_groups, 1, *shape)
         return Word("loaded", self.loaded.weight_bytes, token_bytes, available_bytes(self.device))
 
-    def runner(self, room: Room) -> ModelRunner:
+    def runner(self, room: Room, constraints: Constraints | None = None) -> ModelRunner:
         """Pack the weights for this machine and allocate the cache."""
         rows, longest = room.max_num_seqs, room.max_model_len
         with self.stages.time("prepare weights"):
@@ -97,7 +101,9 @@ class Part:
                 self.loaded.dtype,
                 self.device,
             )
-        return ModelRunner(model, caches, room.block_size, rows, longest, self.device, self.ranks)
+        return ModelRunner(
+            model, caches, room.block_size, rows, longest, self.device, self.ranks, constraints
+        )
 
 
 def build_engine(
@@ -123,12 +129,13 @@ def build_engine(
     try:
         ranks = workers.seat.ranks() if workers is not None else ALONE
         part = Part(config, ranks, index, activity)
-        scheduler, executor, info = _build(config, clock, part, workers)
+        grammars = _grammars(config, part.loaded.model.vocab_size)
+        scheduler, executor, info = _build(config, clock, part, workers, grammars)
     except BaseException:
         if workers is not None:
             workers.close()
         raise
-    return Engine(scheduler, executor, clock, publish, activity), info
+    return Engine(scheduler, executor, clock, publish, activity, grammars), info
 
 
 def check_split(config: Config) -> None:
@@ -141,7 +148,7 @@ def check_split(config: Config) -> None:
 
 
 def _build(
-    config: Config, clock: Clock, part: Part, workers: Workers | None
+    config: Config, clock: Clock, part: Part, workers: Workers | None, grammars: Grammars
 ) -> tuple[Scheduler, ClosableExecutor, ModelInfo]:
     stages, loaded = part.stages, part.loaded
     words = [part.word()]
@@ -155,7 +162,8 @@ def _build(
         workers.settle(room)
         way = config.engine.parallel_transport
         workers.seat.connect(part.ranks, part.device, way, workers.broken)
-    runner = part.runner(room)
+    vocab_size = loaded.model.vocab_size
+    runner = part.runner(room, Constraints(grammars, vocab_size, room.max_num_seqs))
     executor: ClosableExecutor
     if workers is not None:
         workers.ready()
@@ -171,6 +179,21 @@ def _build(
     cache_bytes = room.num_blocks * room.block_size * sum(word.token_bytes for word in words)
     info = _info(part, room, key, cache_bytes)
     return scheduler, executor, info
+
+
+def _grammars(config: Config, vocab_size: int) -> Grammars:
+    """Nothing is read before the first request with a grammar."""
+    engine, model = config.engine, config.model
+    if model.tokenizer is not None:
+        model = replace(model, model=model.tokenizer, revision=None)
+
+    def read() -> Vocabulary:
+        folder = model_folder(replace(config, model=model))
+        return Vocabulary(*tokenizer_json(folder), vocab_size)
+
+    return Grammars(
+        read, engine.grammar_max_bytes, engine.grammar_timeout_s, engine.grammar_cache_size
+    )
 
 
 def _scheduler(

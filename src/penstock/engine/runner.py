@@ -15,6 +15,8 @@ from torch import Tensor
 
 from penstock.attention.base import AttnBatch, GroupTables
 from penstock.core.plan import UNKNOWN, Entry, StepPlan, StepResult, TokenLogprobs
+from penstock.engine.bitmask import on_device
+from penstock.engine.constraints import Constraints
 from penstock.engine.sampler import Sampler
 from penstock.errors import EngineError
 from penstock.models.base import CausalLM
@@ -43,7 +45,9 @@ class ModelRunner:
         max_model_len: int,
         device: torch.device,
         ranks: RankGroup = ALONE,
+        constraints: Constraints | None = None,
     ) -> None:
+        """constraints: of the leader, which samples."""
         self._model = model
         self._caches = caches
         self._block_size = block_size
@@ -52,6 +56,7 @@ class ModelRunner:
         self._waited_s = 0.0
         """of this step, for the stage before: not this device's time"""
         self._sampler = Sampler(model.vocab_size, max_num_seqs, device) if ranks.leads else None
+        self._constraints = constraints
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
         self._num_prompt = np.zeros(max_num_seqs, np.int64)
@@ -113,6 +118,8 @@ class ModelRunner:
             self._num_prompt[slot] = entry.num_prompt
             if self._sampler is not None:
                 self._sampler.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
+            if self._constraints is not None:
+                self._constraints.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
         for delta in plan.blocks:
             table = self._tables[delta.group][delta.slot]
             table[delta.first : delta.first + len(delta.ids)] = delta.ids
@@ -179,13 +186,22 @@ class ModelRunner:
             self._last[places] = ids
             return
         positions = (lengths - self._num_prompt[slots]).tolist()
-        drawn = self._sampler.sample(logits, slots.tolist(), positions)
+        masks = self._constraints.masks(slots.tolist()) if self._constraints else None
+        allowed = on_device(masks.rows, masks.bits, self._device) if masks and masks.rows else None
+        drawn = self._sampler.sample(logits, slots.tolist(), positions, allowed)
         # A bad row (-1) fails when the host sees it; until then its id must be one that exists.
         ids = drawn.ids.clamp(min=0)
         self._ranks.broadcast(ids)
         self._last[places] = ids
-        result.tokens = [[token] if token >= 0 else [] for token in drawn.ids.tolist()]
+        tokens = drawn.ids.tolist()
+        if masks is not None:
+            result.failures = masks.failures(tokens)
+        result.tokens = [
+            [t] if t >= 0 and j not in result.failures else [] for j, t in enumerate(tokens)
+        ]
         result.logprobs = {row: [found] for row, found in drawn.logprobs.items()}
+        if self._constraints is not None:
+            self._constraints.accept(slots.tolist(), tokens)
 
     def _score_prompts(self, plan: StepPlan, hidden: Tensor, result: StepResult) -> None:
         """Logprobs of the prompt tokens that follow the computed positions, where asked for."""

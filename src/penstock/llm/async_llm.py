@@ -22,6 +22,7 @@ from penstock.errors import InvalidFieldError, TemplateError
 from penstock.llm.generation import Generation, TextTimes
 from penstock.text.chat import ChatRenderer, Message
 from penstock.text.params import SamplingParams, generation_defaults
+from penstock.text.structured import StructuredOutputs
 from penstock.text.tokenizer import Tokenizer
 
 Prompt = str | list[int]
@@ -192,6 +193,8 @@ class AsyncLLM:
             raise InvalidFieldError(
                 "The prompt is empty.", cure="Send at least one token.", param="prompt"
             )
+        structured = params.structured_outputs is not None
+        grammar = await self._in_pool(partial(self._grammar, params)) if structured else ""
         resolve = partial(
             params.resolve,
             self.tokenizer,
@@ -201,6 +204,7 @@ class AsyncLLM:
             self._new_seed(),
             default_max_tokens,
             self.info.vocab_size,
+            grammar,
         )
         samplings = await self._in_pool(resolve) if params.bad_words else resolve()
         return Generation(
@@ -214,6 +218,13 @@ class AsyncLLM:
             times=self.times,
             **submission,
         )
+
+    def _grammar(self, params: SamplingParams) -> str:
+        """What the answer must follow; empty for anything. Raises GrammarError."""
+        asked = params.structured_outputs
+        if asked is None:
+            return ""
+        return StructuredOutputs.read(asked).to_grammar(self.tokenizer.named).text()
 
     def _check_ids(self, ids: Any, param: str) -> None:
         size = self.info.vocab_size

@@ -13,6 +13,7 @@ from penstock.llm import AsyncLLM, Generation, SamplingParams
 from penstock.server import kinds
 from penstock.server.fields import Parsed
 from penstock.server.replies import Chat, Completions, Format
+from penstock.server.structured import structured_outputs
 
 DEFAULT_MAX_TOKENS = 16
 """of completions, by OpenAI's definition, as far as the context allows"""
@@ -20,7 +21,11 @@ DEFAULT_MAX_TOKENS = 16
 GRACE_S = 1.0
 """After a deadline, an engine that says nothing is taken to hang."""
 
-_SAMPLED = {f.name for f in fields(SamplingParams)} - {"logprobs", "max_tokens"}
+_SAMPLED = {f.name for f in fields(SamplingParams)} - {
+    "logprobs",
+    "max_tokens",
+    "structured_outputs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ async def _complete(
 
 def _params(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
     given = {name: body.values[name] for name in _SAMPLED if name in body.values}
-    given |= over
+    given |= {**over, "structured_outputs": structured_outputs(body)}
     return llm.params(**{name: value for name, value in given.items() if value is not None})
 
 

@@ -96,7 +96,8 @@ def _is_n(value: Any, body: Body) -> bool:
 
 
 _SESSION = "among several engines, a hint where the prompt may be cached"
-_GRAMMAR = "structured output is not supported yet"
+_FORMATS = "text, json_object, json_schema or structural_tag"
+_STRUCTURED = "one of json, json_object, regex, choice, grammar, structural_tag"
 _TOOLS = "tool calls are not supported yet"
 _TEMPLATE = "a template of the client's own would run code here: use --chat-template at start"
 
@@ -166,15 +167,15 @@ FIELDS: tuple[Field, ...] = (
     refused("tool_choice", (CHAT,), "none", "auto", note=_TOOLS),
     refused("functions", (CHAT,), [], note=_TOOLS),
     refused("function_call", (CHAT,), "none", "auto", note=_TOOLS),
-    refused("response_format", BOTH, {"type": "text"}, note=_GRAMMAR),
-    refused("structured_outputs", BOTH, {}, note=_GRAMMAR),
-    refused("guided_json", BOTH, note=_GRAMMAR),
-    refused("guided_regex", BOTH, note=_GRAMMAR),
-    refused("guided_choice", BOTH, note=_GRAMMAR),
-    refused("guided_grammar", BOTH, note=_GRAMMAR),
-    refused("guided_decoding_backend", BOTH, note=_GRAMMAR),
-    refused("guided_whitespace_pattern", BOTH, note=_GRAMMAR),
-    refused("structural_tag", BOTH, note=_GRAMMAR),
+    used("response_format", BOTH, kinds.OBJECT, None, _FORMATS),
+    used("structured_outputs", BOTH, kinds.OBJECT, None, _STRUCTURED),
+    used("guided_json", BOTH, kinds.SCHEMA, None, "older name of structured_outputs.json"),
+    used("guided_regex", BOTH, kinds.TEXT, None, "older name of structured_outputs.regex"),
+    used("guided_choice", BOTH, kinds.TEXTS, None, "older name of structured_outputs.choice"),
+    used("guided_grammar", BOTH, kinds.TEXT, None, "older name of structured_outputs.grammar"),
+    used("guided_whitespace_pattern", BOTH, kinds.TEXT, None, "beside guided_json"),
+    used("structural_tag", BOTH, kinds.SCHEMA, None, "structured_outputs.structural_tag"),
+    refused("guided_decoding_backend", BOTH, "auto", "guidance", "llguidance", note="there is one"),
     refused("reasoning_effort", (CHAT,), note="use chat_template_kwargs"),
     refused("reasoning", (CHAT,), note="use chat_template_kwargs"),
     refused("thinking_token_budget", BOTH),

@@ -73,6 +73,11 @@ SALT = _plain(
 )
 OBJECT = _plain("an object", {"type": "object"}, lambda v: isinstance(v, dict))
 ANY = _passed("any value", {})
+SCHEMA = _plain(
+    "an object, or its text",
+    {"anyOf": [{"type": "object"}, {"type": "string"}]},
+    lambda v: isinstance(v, dict | str),
+)
 TOKENS = list_of(integer(0, 2**31 - 1, "a token id"), "a list of token ids")
 TEXTS = list_of(TEXT, "a list of strings")
 SECONDS = _plain(
