@@ -1,6 +1,6 @@
 """What a grammar costs: the time of a mask, and of a step of 8 streams with and without one.
 
-    python -m benchmarks.engine.grammar [--model PATH] [--threads N] [--streams 8] [--output-len 96]
+    python -m benchmarks.engine.grammar [--shape q06] [--threads N] [--streams 8] [--output-len 96]
 
 A mask's time is that of accepting a token and computing the next mask, in the thread that does
 both. `step`: the median step of the same requests, free or held to a JSON schema, interleaved. The
@@ -9,12 +9,11 @@ streams are hot (temperature 1), so that what they write is unlike.
 
 from __future__ import annotations
 
-import json
 from time import perf_counter
 from typing import Any
 
-from benchmarks.harness import Driver, arguments, checkpoint, interleaved, save, verdict
-from penstock.core.request import Sampling, Submission
+from benchmarks.harness import Driver, arguments, interleaved, save, verdict
+from benchmarks.make_checkpoint import checkpoint
 from penstock.engine.constraints import Constraint
 from penstock.grammar import spec
 from penstock.report.stats import median, percentile
@@ -55,13 +54,9 @@ class Timed:
 
 def step_s(driver: Driver, streams: int, output_len: int, grammar: str) -> float:
     """Median seconds of a step in which all streams decode."""
-    ends = driver.info.eos_ids or (0,)
-    for i in range(streams):
-        name = f"g{len(driver.traces)}-{i}-{perf_counter()}"
-        sampling = Sampling(
-            seed=i, max_tokens=output_len, min_tokens=output_len, grammar=grammar, stop_ids=ends
-        )
-        driver.engine.scheduler.add(Submission(name, list(range(10, 74)), sampling))
+    hot = {"temperature": 1.0, "stop_ids": driver.info.eos_ids, "min_tokens": output_len}
+    for seed in range(streams):
+        driver.add(range(10, 74), output_len, grammar=grammar, seed=seed, **hot)
     first = len(driver.steps)
     while driver.engine.scheduler.has_work:
         driver.engine.step()
@@ -78,8 +73,8 @@ def compile_it(driver: Driver) -> float:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", model="q06", streams=8, output_len=96)
-    path = checkpoint(given)
+    given = arguments(__doc__ or "", shape="q06", streams=8, output_len=96)
+    path = checkpoint("tiny" if given.tiny else given.shape)
     driver = Driver(path, 1024, max_num_seqs=given.streams, num_threads=given.threads)
     print(f"first grammar, with the vocabulary: {compile_it(driver) * 1e3:.0f} ms")
     with Timed() as timed:
@@ -94,11 +89,13 @@ def main() -> None:
     masks = [percentile(timed.seconds, q) * 1e6 for q in (50, 99)]
     overhead = median([h / f for h, f in zip(held, free, strict=True)]) - 1
     print(f"step: free {median(free) * 1e3:.2f} ms, held {median(held) * 1e3:.2f} ms")
-    print(f"mask: p50 {masks[0]:.0f} µs, p99 {masks[1]:.0f} µs a token, {len(timed.seconds)} tokens")
+    print(
+        f"mask: p50 {masks[0]:.0f} µs, p99 {masks[1]:.0f} µs a token, {len(timed.seconds)} tokens"
+    )
     print(verdict("mask p50, µs", masks[0], "<= 100", masks[0] <= 100))
     print(verdict("step overhead", overhead, "< 0.05", overhead < 0.05))
     figures = {"free_s": free, "held_s": held, "mask_us_p50_p99": masks, "overhead": overhead}
-    save("grammar", given, json.loads(json.dumps(figures)))
+    save("grammar", given, figures)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ SCRIPTS = {
         "two engines / one engine with all",
     ),
     "router": ("--decisions 100", "router decision p50"),
+    "grammar": ("--pairs 1 --output-len 16", "step overhead"),
     "scheduler": ("--pairs 1 --steps 100 --requests 32", "depth 2: median step"),
 }
 
