@@ -41,18 +41,22 @@ class Grammar:
         return json.dumps({"grammars": [{"lark_grammar": lark}, *named]})
 
 
-def json_rule(name: str, schema: Any, whitespace: str | None = WHITESPACE) -> str:
+def json_rule(
+    name: str, schema: Any, whitespace: str | None = WHITESPACE, lenient: bool = False
+) -> str:
     """A rule for the JSON values that a schema describes. whitespace: a regex for what may stand
-    between tokens, None for nothing. Raises InvalidFieldError, GrammarError."""
+    between tokens, None for nothing. lenient: what cannot be enforced is left out. Raises
+    InvalidFieldError, GrammarError."""
     if schema is True:
         schema = {}
     if not isinstance(schema, dict):
         raise InvalidFieldError("A JSON schema must be an object.", cure="Send an object.")
-    check_schema(schema)
-    flexible = {"whitespace_flexible": whitespace is not None}
+    if not lenient:
+        check_schema(schema)
+    options: dict[str, Any] = {"whitespace_flexible": whitespace is not None, "lenient": lenient}
     if whitespace is not None:
-        flexible["whitespace_pattern"] = whitespace  # type: ignore[assignment]
-    return f"{name}: %json {json.dumps({**schema, 'x-guidance': flexible})}\n"
+        options["whitespace_pattern"] = whitespace
+    return f"{name}: %json {json.dumps({**schema, 'x-guidance': options})}\n"
 
 
 def json_schema(schema: Any, whitespace: str | None = WHITESPACE) -> Grammar:
