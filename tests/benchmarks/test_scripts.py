@@ -25,6 +25,10 @@ SCRIPTS = {
     ),
     "router": ("--decisions 100", "router decision p50"),
     "grammar": ("--pairs 1 --output-len 16", "step overhead"),
+    "batch_beside": (
+        "--pairs 1 --requests 10 --rate 10 --prompt-len 60 --output-len 8 --rows 4000",
+        "TTFT p95, beside a batch / alone",
+    ),
     "scheduler": ("--pairs 1 --steps 100 --requests 32", "depth 2: median step"),
 }
 

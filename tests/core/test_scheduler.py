@@ -12,7 +12,7 @@ from penstock.core.clock import ManualClock
 from penstock.core.events import CacheChanged, Finished, Held, Preempted, Scheduled, TokensOut
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, KVGroup, StepPlan, StepResult
-from penstock.core.policy import fcfs, make_policy
+from penstock.core.policy import make_policy
 from penstock.core.request import FinishReason, HoldReason
 from penstock.core.scheduler import Scheduler
 from penstock.errors import ContextLengthError, GrammarError, InvalidFieldError
@@ -34,10 +34,11 @@ class Rig:
         retain: bool = True,
         groups: tuple[KVGroup, ...] = FULL,
         policy: str = "fcfs",
+        mixed: int | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.pool = BlockPool(blocks, BLOCK, retain)
-        limits = Limits(seqs, budget, context, depth)
+        limits = Limits(seqs, budget, context, depth, max_mixed_prefill_tokens=mixed)
         self.scheduler = Scheduler(limits, self.pool, groups, make_policy(policy, 10), self.clock)
         self.executor = FakeExecutor(groups, BLOCK)
         self.events: list[Any] = []
@@ -87,6 +88,17 @@ def test_decodes_go_first_and_a_long_prompt_takes_what_is_left() -> None:
     assert rig.step().samples == [True, True]
     rig.run()
     assert rig.text("b") == continuation(range(50, 80), 2)
+
+
+def test_prompt_tokens_beside_decodes_have_a_limit_of_their_own() -> None:
+    rig = Rig(budget=20, mixed=4)
+    rig.scheduler.add(submission("a", range(30), 4))
+    assert [rig.step().counts, rig.step().counts] == [[20], [10]]
+    rig.scheduler.add(submission("b", range(50, 90), 2))
+    assert [rig.step().counts for _ in range(3)] == [[1, 4]] * 3
+    assert rig.step().counts == [20], "nobody decodes any more"
+    rig.run()
+    assert rig.text("b") == continuation(range(50, 90), 2)
 
 
 def test_the_last_token_of_a_fully_cached_prompt_is_computed_again() -> None:
@@ -341,7 +353,9 @@ def test_same_inputs_same_events() -> None:
 
 
 def test_fcfs_is_the_default_name() -> None:
-    assert make_policy("fcfs", 0.0) is fcfs
+    first, second = submission("a", [1]), submission("b", [1], priority=-5)
+    key = make_policy("fcfs", 0.0)
+    assert key(first, 0) < key(second, 1)
 
 
 def test_a_held_request_waits_for_its_release() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.config.option import option
-from penstock.registry import FORMATS
+from penstock.registry import FORMATS, MODEL_IMPLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,13 @@ class ModelConfig:
         "Format of the weights, made at load from any checkpoint: `int8`, or `int4` with the"
         " embedding and the head in int8; both compute with int8 activations",
         choices=FORMATS.names,
+    )
+    model_impl: str = option(
+        "auto",
+        "Whose modelling code computes the model: `penstock` has a file for the architecture;"
+        " `any`, or `transformers`, takes that library's with our paged attention; `auto` the"
+        " first where there is one, else the second where it is installed",
+        choices=("auto", "penstock", *MODEL_IMPLS.names),
     )
     max_model_len: int | None = option(
         None,

@@ -82,6 +82,7 @@ def _check_model(model: ModelConfig) -> None:
 def _check_engine(engine: EngineConfig) -> None:
     _at_least(engine, "max_num_seqs", 1)
     _at_least(engine, "max_num_batched_tokens", 1)
+    _at_least(engine, "max_num_mixed_prefill_tokens", 0)
     _at_least(engine, "priority_ageing_s", 0.001)
     _at_least(engine, "block_size", 1)
     _at_least(engine, "kv_cache_memory_bytes", 1)
@@ -112,6 +113,7 @@ def _check_server(server: ServerConfig) -> None:
     _require(ok, "port", server.port, "no such port", "Use 0 (any free one) to 65535.")
     _at_least(server, "max_waiting", 0)
     _at_least(server, "max_body_bytes", 1024)
+    _at_least(server, "max_file_bytes", 1024)
     _at_least(server, "drain_timeout_s", 0)
     _at_least(server, "request_timeout_s", 0.001)
     _at_least(server, "health_stuck_after_s", 1)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from penstock.core.blocks import BlockPool
 from penstock.core.plan import BlockDelta, KVGroup
-from penstock.core.request import Request, Submission
-from penstock.errors import ContextLengthError, InvalidFieldError
+from penstock.core.request import Request
 
 DROPPED = -1
 
@@ -26,29 +25,6 @@ class BlockTables:
         A window group is counted in full, for a chunk may be as long as the request.
         """
         return self.pool.num_blocks // len(self.groups) * self.pool.block_size
-
-    def limit(self, submission: Submission, context: int) -> int:
-        """Most tokens of a request, prompt included, in a context of so many; the KV of the last
-        one is never needed. Raises InvalidFieldError or ContextLengthError when it cannot run."""
-        num_prompt, wanted = len(submission.prompt), submission.sampling.max_tokens
-        if num_prompt == 0:
-            raise InvalidFieldError("The prompt has no tokens.", param="prompt")
-        if num_prompt + (wanted or 1) > context:
-            raise ContextLengthError(
-                f"The prompt has {num_prompt} tokens and {wanted or 1} are to be generated, "
-                f"but the context holds {context}.",
-                cure="Shorten the prompt or lower max_tokens.",
-                param="prompt" if num_prompt >= context else "max_tokens",
-            )
-        limit = num_prompt + wanted if wanted is not None else context
-        room = self.longest()
-        if limit - 1 > room and (wanted is not None or num_prompt > room):
-            raise ContextLengthError(
-                f"The request may need the KV of {limit - 1} tokens, but the cache holds {room}.",
-                cure="Lower max_tokens, or serve with a larger --kv-cache-memory-bytes.",
-                param="max_tokens",
-            )
-        return min(limit, room + 1)
 
     def _first_seen(self, position: int, window: int) -> int:
         """Index of the first block that a query at `position` sees."""

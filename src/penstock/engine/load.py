@@ -18,8 +18,9 @@ from penstock.config import Config
 from penstock.engine.weights import build_model, load_model, read_plan
 from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.kernels import cpu
+from penstock.kernels.cpu.ops import GATED
 from penstock.layers.decoder import DecoderPlan
-from penstock.models.base import CausalLM, LoadableLM, ModelPlan
+from penstock.models.base import CausalLM, LoadableLM, ModelPlan, SelfLoading
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.registry import ATTENTION_BACKENDS, FORMATS
@@ -27,7 +28,6 @@ from penstock.registry import ATTENTION_BACKENDS, FORMATS
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NATIVE = "cpu"
 """the backend whose models run as programs"""
-NATIVE_ACTS = ("silu", "swish")
 NATIVE_HEADS = range(16, 257, 16)
 
 
@@ -87,7 +87,7 @@ class Loaded:
     @property
     def weight_bytes(self) -> int:
         """Before anything is packed."""
-        return sum(target.into.nbytes for target in self.model.targets().values())
+        return sum(target.nbytes for target in self.model.targets().values())
 
     def weights_note(self, by_rank: list[int]) -> str:
         """by_rank: their weight_bytes."""
@@ -127,7 +127,10 @@ def load(
     """
     dtype = choose_dtype(config, raw)
     name = config.engine.attention_backend
-    against = refusal(read_plan(raw, folder / "config.json"), dtype, device)
+    longest = config.model.max_model_len
+    impl = config.model.model_impl
+    plan = read_plan(raw, folder / "config.json", longest, impl)
+    against = refusal(plan, dtype, device, ranks)
     if name == NATIVE and against is not None:
         raise UnsupportedError(
             f"--attention-backend {NATIVE} cannot run this: {against}.",
@@ -139,22 +142,24 @@ def load(
     backend: AttentionBackend = ATTENTION_BACKENDS.load(name)()
     linear_format: LinearFormat = FORMATS.load(config.model.quantization)()
     make = load_model if weights else build_model
-    model = make(folder, dtype, device, backend, linear_format, ranks)
-    return Loaded(model, backend, dtype, device, linear_format, _how(name, against))
+    model = make(folder, dtype, device, backend, linear_format, ranks, longest, impl)
+    by = "torch's operators" if not isinstance(model, SelfLoading) else "transformers' model"
+    return Loaded(model, backend, dtype, device, linear_format, _how(name, against, by))
 
 
-def _how(name: str, against: str | None) -> str:
+def _how(name: str, against: str | None, by: str) -> str:
     if name == NATIVE:
         isa = cpu.isas()[-1]
         return f"computed by our CPU kernels ({isa}), bit for bit the same in any batch"
     why = f" ({against})" if against else ""
     return (
-        f"computed by torch's operators{why}: results are not bitwise equal between batches of "
-        "different shape"
+        f"computed by {by}{why}: results are not bitwise equal between batches of different shape"
     )
 
 
-def refusal(plan: ModelPlan, dtype: torch.dtype, device: torch.device) -> str | None:
+def refusal(
+    plan: ModelPlan, dtype: torch.dtype, device: torch.device, ranks: RankGroup = ALONE
+) -> str | None:
     """Why the CPU kernels do not run this model here; None where they do."""
     if device.type != "cpu":
         return f"it runs on {device}"
@@ -162,8 +167,10 @@ def refusal(plan: ModelPlan, dtype: torch.dtype, device: torch.device) -> str | 
         return f"the CPU kernels have no {dtype}"
     if not isinstance(plan, DecoderPlan):
         return "the CPU kernels do not know this architecture"
-    if plan.act not in NATIVE_ACTS:
+    if plan.act not in GATED:
         return f"the CPU kernels have no {plan.act}"
     if plan.head_dim not in NATIVE_HEADS:
         return f"the CPU kernels have no heads of {plan.head_dim}"
+    if plan.whole_qk_norm and ranks.size > 1:
+        return "the CPU kernels have no norm over the heads of several ranks"
     return cpu.available()
