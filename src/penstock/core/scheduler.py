@@ -115,11 +115,6 @@ class Scheduler:
         return bool(self._requests)
 
     @property
-    def waits(self) -> bool:
-        """Whether nothing can be done before somebody releases a request."""
-        return 0 < len(self._requests) == len(self._waiting.held) and not self._in_flight
-
-    @property
     def may_schedule(self) -> bool:
         alone = self._num_background == len(self._requests)  # who comes then waits for one step
         depth = self.limits.stages if alone else self.limits.depth

@@ -90,9 +90,10 @@ class Engine:
 
     def _patience_s(self) -> float:
         """How long to wait for messages."""
-        if self.scheduler.waits:
-            return HELD_S
-        return 0.0 if self.scheduler.has_work else IDLE_S
+        scheduler = self.scheduler
+        if scheduler.num_running or scheduler.num_waiting or scheduler.num_in_flight:
+            return 0.0
+        return HELD_S if scheduler.num_held else IDLE_S
 
     def close(self) -> None:
         """Stop whatever the executor runs in."""
