@@ -18,12 +18,17 @@ from penstock.core.request import Sampling
 from penstock.engine.client import EngineClient, ModelInfo
 from penstock.engine.clock import MonotonicClock
 from penstock.engine.hub import model_folder
-from penstock.errors import InvalidFieldError, TemplateError
+from penstock.errors import InvalidFieldError, TemplateError, UnsupportedFieldError
 from penstock.llm.generation import Generation, TextTimes
+from penstock.text import reasoning
 from penstock.text.chat import ChatRenderer, Message
 from penstock.text.params import SamplingParams, generation_defaults
+from penstock.text.reading import NO_TOOLS, Reading, ToolUse
+from penstock.text.reasoning import ReasoningFormat, Section
 from penstock.text.structured import StructuredOutputs
 from penstock.text.tokenizer import Tokenizer
+from penstock.text.toolcalls import formats
+from penstock.text.toolcalls.formats import ToolFormat
 
 Prompt = str | list[int]
 """Text, or the ids of a text."""
@@ -50,6 +55,8 @@ class AsyncLLM:
         defaults: Mapping[str, Any] | None = None,
         new_seed: Callable[[], int] | None = None,
         clock: Clock | None = None,
+        tool_format: ToolFormat | None = None,
+        reasoning_format: ReasoningFormat | None = None,
     ) -> None:
         self.client = client
         self.info = info
@@ -62,6 +69,9 @@ class AsyncLLM:
         self.clock = clock or MonotonicClock()
         self.times: TextTimes | None = None
         """told of every request's time in the tokenizer and detokenizer"""
+        self._tool_format = tool_format
+        self._reasoning_format = reasoning_format
+        self._specials = tokenizer.named
         self._new_seed = new_seed or partial(secrets.randbits, 63)
         self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
 
@@ -89,6 +99,8 @@ class AsyncLLM:
             text.renderer,
             defaults=text.defaults,
             new_seed=None if seed is None else partial(random.Random(seed).getrandbits, 63),
+            tool_format=text.tool_format,
+            reasoning_format=text.reasoning_format,
         )
 
     def params(self, **given: Any) -> SamplingParams:
@@ -108,6 +120,7 @@ class AsyncLLM:
         session: str = "",
         default_max_tokens: int | None = None,
         add_special_tokens: bool = True,
+        reading: Reading | None = None,
     ) -> Generation:
         """Submit a request; iterate over what is returned, or await its `result`.
 
@@ -115,6 +128,7 @@ class AsyncLLM:
         arrival_s, deadline_s: absolute, in seconds on `self.clock`; arrival is now when None.
         session: requests of one session like to meet the same engine's cache; a hint.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
+        reading: how to read the answers, and what it makes them follow.
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
         of range, and ContextLengthError, before anything is submitted. What the engine refuses is
@@ -129,6 +143,7 @@ class AsyncLLM:
             ids,
             params or self.params(),
             default_max_tokens,
+            reading,
             request_id=request_id or f"gen-{secrets.token_hex(12)}",
             priority=priority,
             arrival_s=arrival_s,
@@ -143,15 +158,37 @@ class AsyncLLM:
         params: SamplingParams | None = None,
         *,
         template: Mapping[str, Any] | None = None,
+        tools: ToolUse = NO_TOOLS,
         **options: Any,
     ) -> Generation:
-        """Render messages and submit them. template: keyword arguments of `ChatRenderer.render`;
-        options: those of `generate`. Raises what both raise."""
+        """Render messages and submit them. Reasoning and tool calls are told apart in the answers
+        (`TextDelta.pieces`, `CompletionOutput.answer`).
+
+        template: keyword arguments of `ChatRenderer.render`; options: those of `generate`. Raises
+        what both raise, and UnsupportedFieldError for tools that the model cannot be told of.
+        """
         options.setdefault("arrival_s", self.clock.now())
+        if tools.known:
+            template = {**(template or {}), "tools": list(tools.tools)}
         text, ids = await self.render(messages, **(template or {}))
-        generation = await self.generate(ids, params, **options)
+        reading = self._reading(text, tools)
+        generation = await self.generate(ids, params, reading=reading, **options)
         generation.prompt = text
         return generation
+
+    def _reading(self, prompt: str, tools: ToolUse) -> Reading | None:
+        """How to read the answers to a prompt; None: all is content."""
+        form, reasoning = self._tool_format, self._reasoning_format
+        if tools.known and form is None:
+            raise UnsupportedFieldError(
+                "This model's chat template has no place for tools.",
+                cure="Serve it with --chat-template and --tool-call-parser, or leave tools away.",
+                param="tools",
+            )
+        if not tools.wanted() and reasoning is None:
+            return None
+        section = reasoning.section(prompt) if reasoning else Section.CLOSED
+        return Reading(tools, form, reasoning, section, self._specials)
 
     async def render(self, messages: list[Message], **template: Any) -> tuple[str, list[int]]:
         """Prompt text and ids of a chat; keyword arguments are those of `ChatRenderer.render`."""
@@ -186,6 +223,7 @@ class AsyncLLM:
         ids: Any,
         params: SamplingParams,
         default_max_tokens: int | None,
+        reading: Reading | None,
         **submission: Any,
     ) -> Generation:
         self._check_ids(ids, "prompt")
@@ -193,8 +231,11 @@ class AsyncLLM:
             raise InvalidFieldError(
                 "The prompt is empty.", cure="Send at least one token.", param="prompt"
             )
-        structured = params.structured_outputs is not None
-        grammar = await self._in_pool(partial(self._grammar, params)) if structured else ""
+        grammar, thinking = "", None
+        if reading is not None or params.structured_outputs is not None:
+            grammar = await self._in_pool(partial(self._grammar, params, reading))
+        if params.thinking_token_budget is not None:
+            thinking = (reading or self._plain()).thinking(params.thinking_token_budget)
         resolve = partial(
             params.resolve,
             self.tokenizer,
@@ -205,6 +246,7 @@ class AsyncLLM:
             default_max_tokens,
             self.info.vocab_size,
             grammar,
+            thinking,
         )
         samplings = await self._in_pool(resolve) if params.bad_words else resolve()
         return Generation(
@@ -216,15 +258,20 @@ class AsyncLLM:
             params=params,
             samplings=_prompt_logprobs_once(samplings),
             times=self.times,
+            reading=reading,
             **submission,
         )
 
-    def _grammar(self, params: SamplingParams) -> str:
+    def _plain(self) -> Reading:
+        """Of a prompt that is no chat."""
+        return Reading(NO_TOOLS, None, None, Section.CLOSED, self._specials)
+
+    def _grammar(self, params: SamplingParams, reading: Reading | None) -> str:
         """What the answer must follow; empty for anything. Raises GrammarError."""
-        asked = params.structured_outputs
-        if asked is None:
-            return ""
-        return StructuredOutputs.read(asked).to_grammar(self.tokenizer.named).text()
+        asked, grammar = params.structured_outputs, None
+        if asked is not None:
+            grammar = StructuredOutputs.read(asked).to_grammar(self._specials)
+        return (reading or self._plain()).grammar(grammar)
 
     def _check_ids(self, ids: Any, param: str) -> None:
         size = self.info.vocab_size
@@ -255,6 +302,8 @@ class _Text:
     tokenizer: Tokenizer
     renderer: ChatRenderer
     defaults: dict[str, Any]
+    tool_format: ToolFormat | None
+    reasoning_format: ReasoningFormat | None
 
 
 def _load_text(config: Config) -> _Text:
@@ -271,6 +320,8 @@ def _load_text(config: Config) -> _Text:
         tokenizer,
         ChatRenderer(templates, tokenizer.special_tokens),
         generation_defaults(folder) if model.generation_config == "auto" else {},
+        formats.choose(model.tool_call_parser, templates.values()),
+        reasoning.choose(model.reasoning_parser, templates.values()),
     )
 
 

@@ -21,6 +21,7 @@ from penstock.text.outputs import (
     position_logprobs,
 )
 from penstock.text.params import SamplingParams
+from penstock.text.reading import Reading
 from penstock.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ class Generation:
         cache_salt: str = "",
         session: str = "",
         times: TextTimes | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
@@ -75,7 +77,7 @@ class Generation:
         self._clock = clock
         self._tokenizer = tokenizer
         self._times = times
-        self._choices = [Choice(tokenizer, params, sampling) for sampling in samplings]
+        self._choices = [Choice(tokenizer, params, sampling, reading) for sampling in samplings]
         self._ids = _choice_ids(request_id, len(samplings))
         self._cached_tokens = 0
         streams = client.submit(

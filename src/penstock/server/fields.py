@@ -98,7 +98,6 @@ def _is_n(value: Any, body: Body) -> bool:
 _SESSION = "among several engines, a hint where the prompt may be cached"
 _FORMATS = "text, json_object, json_schema or structural_tag"
 _STRUCTURED = "one of json, json_object, regex, choice, grammar, structural_tag"
-_TOOLS = "tool calls are not supported yet"
 _TEMPLATE = "a template of the client's own would run code here: use --chat-template at start"
 
 FIELDS: tuple[Field, ...] = (
@@ -160,13 +159,13 @@ FIELDS: tuple[Field, ...] = (
     logged("prompt_cache_retention"),
     logged("metadata", note="kept in the log alone"),
     logged("prediction", (CHAT,), "a hint for speed"),
-    logged("parallel_tool_calls", (CHAT,), "there are no tools"),
     refused("store", BOTH, False, note="nothing is stored"),
     # Tools, structure, reasoning
-    refused("tools", (CHAT, TOKENIZE), [], note=_TOOLS),
-    refused("tool_choice", (CHAT,), "none", "auto", note=_TOOLS),
-    refused("functions", (CHAT,), [], note=_TOOLS),
-    refused("function_call", (CHAT,), "none", "auto", note=_TOOLS),
+    used("tools", (CHAT, TOKENIZE), kinds.OBJECTS, note="functions that the answer may call"),
+    used("tool_choice", (CHAT,), kinds.TOOL_CHOICE, note="default: auto"),
+    used("parallel_tool_calls", (CHAT,), kinds.BOOL, True, "false: at most one call"),
+    refused("functions", (CHAT,), [], note="use tools"),
+    refused("function_call", (CHAT,), "none", "auto", note="use tool_choice"),
     used("response_format", BOTH, kinds.OBJECT, None, _FORMATS),
     used("structured_outputs", BOTH, kinds.OBJECT, None, _STRUCTURED),
     used("guided_json", BOTH, kinds.SCHEMA, None, "older name of structured_outputs.json"),
@@ -178,8 +177,9 @@ FIELDS: tuple[Field, ...] = (
     refused("guided_decoding_backend", BOTH, "auto", "guidance", "llguidance", note="there is one"),
     refused("reasoning_effort", (CHAT,), note="use chat_template_kwargs"),
     refused("reasoning", (CHAT,), note="use chat_template_kwargs"),
-    refused("thinking_token_budget", BOTH),
-    refused("include_reasoning", (CHAT,), True, note="reasoning stays in the text"),
+    used("thinking_token_budget", (CHAT,), kinds.SAMPLED_INT, note="then thinking is ended"),
+    refused("thinking_token_budget", (COMPLETIONS,)),
+    used("include_reasoning", (CHAT,), kinds.BOOL, True, "false: it is left away"),
     refused("verbosity", (CHAT,), "medium", note="say it in the messages"),
     # Other modalities and services
     refused("modalities", (CHAT,), ["text"], note="text only"),

@@ -77,6 +77,12 @@ METADATA = _plain(
     {"type": "object", "additionalProperties": {"type": "string"}},
     lambda v: isinstance(v, dict) and all(isinstance(text, str) for text in v.values()),
 )
+OBJECTS = list_of(OBJECT, "a list of objects")
+TOOL_CHOICE = _plain(
+    "auto, none, required or an object that names a function",
+    {"anyOf": [{"enum": ["auto", "none", "required"]}, {"type": "object"}]},
+    lambda v: v in ("auto", "none", "required") if isinstance(v, str) else isinstance(v, dict),
+)
 ANY = _passed("any value", {})
 SCHEMA = _plain(
     "an object, or its text",

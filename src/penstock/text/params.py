@@ -61,17 +61,21 @@ class SamplingParams:
     skip_special_tokens: bool = True
     structured_outputs: StructuredOutputs | dict[str, Any] | None = None
     """what the answer must look like"""
+    thinking_token_budget: int | None = None
+    """of chats: most tokens of a thinking section; then its end is forced"""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "min_p", *_PENALTIES):
             object.__setattr__(self, name, _number(getattr(self, name), name))
         for name in ("n", "top_k", "min_tokens"):
             _integer(getattr(self, name), name)
-        for name in ("seed", "max_tokens", "logprobs", "prompt_logprobs"):
+        for name in ("seed", "max_tokens", "logprobs", "prompt_logprobs", "thinking_token_budget"):
             if getattr(self, name) is not None:
                 _integer(getattr(self, name), name)
         for name in ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens"):
             _require(isinstance(getattr(self, name), bool), name, "true or false")
+        budget = self.thinking_token_budget
+        _require(budget is None or budget >= 0, "thinking_token_budget", "0 or more")
         if self.structured_outputs is not None:
             read = StructuredOutputs.read(self.structured_outputs)
             object.__setattr__(self, "structured_outputs", read)
