@@ -81,3 +81,10 @@ def test_a_schema_that_is_none() -> None:
 def _tokens(text: str) -> list[int]:
     known = {raw: i for i, raw in enumerate(token_bytes())}
     return [known[char.encode()] for char in text]
+
+
+def test_texts_that_spell_a_special_token() -> None:
+    """A choice may have such a text; it is written with other tokens."""
+    grammar = spec.choice(["a<think>b", "a<think>c"])
+    compiled = vocabulary().compile(grammar.text(specials=SPECIALS))
+    assert {walk(compiled, seed) for seed in range(6)} == {"a<think>b", "a<think>c"}

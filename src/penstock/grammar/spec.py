@@ -33,10 +33,15 @@ class Grammar:
     named: tuple[tuple[str, str], ...] = ()
     """whole Lark grammars that the rules refer to as @name"""
 
-    def text(self, before: str = "", more: str = "") -> str:
+    def text(self, before: str = "", more: str = "", specials: Specials | None = None) -> str:
         """What the engine compiles. before: what stands before the answer, in terms of rules of
-        its own (`more`)."""
+        its own (`more`). specials: see there."""
         lark = f"start: {before} answer\n{more}{self.rules}"
+        texts = [lark, *(text for _, text in self.named)]
+        if any(token in text for token in specials or () for text in texts):
+            # What must come next is tokenized by the compiler, as the special token, which is not
+            # what the text asks for: then let the model choose the tokens.
+            lark = f'%llguidance {{"no_forcing": true}}\n{lark}'
         named = [{"name": name, "lark_grammar": text} for name, text in self.named]
         return json.dumps({"grammars": [{"lark_grammar": lark}, *named]})
 

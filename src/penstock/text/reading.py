@@ -134,11 +134,13 @@ class Reading:
         if asked is None:
             return ""
         if self._harmony:
-            return asked.text() if tools and self.tools.must else self._final(asked)
+            if tools and self.tools.must:
+                return asked.text(specials=self.specials)
+            return self._final(asked)
         before, rules = "", ""
         if self.reasoning is not None:
             before, rules = self.reasoning.rules(self.section, self.specials)
-        return asked.text(before, rules)
+        return asked.text(before, rules, self.specials)
 
     def _final(self, asked: Grammar) -> str:
         """In harmony's channel for readers, after as much reasoning as the model likes."""
@@ -148,7 +150,7 @@ class Reading:
         again = spec.marks("<|start|>assistant", self.specials)
         before = f"({spec.marks(analysis, self.specials)} thinking {again})?"
         rules = spec.up_to("thinking", "<|end|>", self.specials)
-        return asked.text(f"{before} {spec.marks(final, self.specials)}", rules)
+        return asked.text(f"{before} {spec.marks(final, self.specials)}", rules, self.specials)
 
     def _tool_grammar(self, tools: tuple[Tool, ...]) -> Grammar | None:
         form, must = self.tool_format, self.tools.must

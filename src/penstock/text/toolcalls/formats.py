@@ -70,7 +70,7 @@ class ToolFormat:
         """The mark at which free text ends; empty when there is none."""
         if self.open:
             return self.open[0]
-        first = self.call[0]
+        first = self.call[0] if self.call else None
         return first.text if isinstance(first, Mark) else ""
 
 
