@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock.core.request import Sampling
+from penstock.core.request import Adapter, Sampling
 from penstock.errors import EngineError, PenstockError, from_dict
 
 UNKNOWN = -1
@@ -39,6 +39,16 @@ class Entry:
     """all known ids, prompt first"""
     num_prompt: int
     sampling: Sampling
+    adapter: int = -1
+    """slot of its adapter; -1: none"""
+
+
+@dataclass(slots=True)
+class AdapterLoad:
+    """An adapter takes a slot of the model, from this step on."""
+
+    slot: int
+    adapter: Adapter
 
 
 @dataclass(slots=True)
@@ -69,6 +79,8 @@ class StepPlan:
     samples: list[bool] = field(default_factory=list)
     """whether the row wants an output token"""
     blocks: list[BlockDelta] = field(default_factory=list)
+    adapters: list[AdapterLoad] = field(default_factory=list)
+    """before anything is computed"""
 
     @property
     def num_tokens(self) -> int:
@@ -99,6 +111,8 @@ class StepResult:
     """by row index of the plan: logprobs of the prompt tokens after each computed position"""
     failures: dict[int, dict[str, object]] = field(default_factory=dict)
     """by j, for rows that got no id for a reason of their own: `PenstockError.to_dict`"""
+    embeddings: dict[int, list[float]] = field(default_factory=dict)
+    """by j, for rows that asked for a pooled prompt, at their first token"""
     device_s: float = 0.0
     """seconds inside the model and the sampler"""
     error: dict[str, object] | None = None

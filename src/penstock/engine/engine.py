@@ -60,9 +60,12 @@ class Engine:
         clock: Clock,
         publish: Publish,
         activity: Activity | None = None,
+        prepare: Callable[[Submission], None] | None = None,
         grammars: Compiler | None = None,
     ) -> None:
-        """activity: told what the engine does. grammars: compiles those of requests."""
+        """activity: told what the engine does. prepare: gets ready what a request needs, before it
+        is added; what it raises ends that request. grammars: compiles those of requests."""
+        self._prepare = prepare
         self.scheduler = scheduler
         self._executor = executor
         self._clock = clock
@@ -162,6 +165,8 @@ class Engine:
 
     def _add(self, submission: Submission) -> None:
         try:
+            if self._prepare is not None:
+                self._prepare(submission)
             ready = self._grammars is None or self._grammars.admit(submission)
             self.scheduler.add(submission, None if ready else HoldReason.GRAMMAR)
         except PenstockError as error:
