@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 
+from penstock.core.events import Blocked, WaitReason
 from penstock.core.request import HoldReason, Request, Status
 
 
@@ -13,6 +15,8 @@ class Waiting:
         self._count = 0
         self.held: dict[str, Request] = {}
         """those that wait for something else first, by id"""
+        self._stood: tuple[WaitReason | None, str] = (None, "")
+        """what `Blocked` said last"""
 
     def hold(self, request: Request, reason: HoldReason) -> None:
         """Keep it out of the queue until it is pushed."""
@@ -43,6 +47,19 @@ class Waiting:
     def left(self) -> None:
         """One that waits ends elsewhere; its place is skipped when it comes up."""
         self._count -= 1
+
+    def stands(
+        self, reason: WaitReason | None, running: Sequence[Request], now: float
+    ) -> list[Blocked]:
+        """Why the queue stands, and behind whom (the first of `running` by order): when that is
+        news."""
+        first = self.first() if reason else None
+        news = (reason, first.id) if first else (None, "")
+        if news == self._stood:
+            return []
+        self._stood = news
+        behind = min(running, key=lambda request: request.order).id if first and running else ""
+        return [Blocked(now, *news, behind)]
 
     def check(self) -> None:
         """Raises AssertionError when the count is wrong."""
