@@ -62,13 +62,14 @@ class Driver:
         self.steps: list[EngineStats] = []
         self._serial = 0
 
-    def add(self, prompt: Sequence[int], output_len: int) -> Trace:
-        """Queue a greedy request that ends after exactly output_len tokens."""
+    def add(self, prompt: Sequence[int], output_len: int, **sampling: Any) -> Trace:
+        """Queue a request that ends after exactly output_len tokens; greedy unless the fields of
+        Sampling say otherwise."""
         self._serial += 1
         name = f"r{self._serial}"
-        sampling = Sampling(temperature=0.0, max_tokens=output_len)
+        asked = Sampling(**{"temperature": 0.0, "max_tokens": output_len, **sampling})
         trace = self.traces[name] = Trace(self.clock.now())
-        self.engine.scheduler.add(Submission(name, list(prompt), sampling, arrival_s=trace.sent_s))
+        self.engine.scheduler.add(Submission(name, list(prompt), asked, arrival_s=trace.sent_s))
         return trace
 
     def step(self) -> EngineStats:

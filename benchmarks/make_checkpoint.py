@@ -2,8 +2,9 @@
 
     python -m benchmarks.make_checkpoint l135 [--out benchmarks/checkpoints]
 
-l135 has the shape of SmolLM2-135M with a context of 16,384, so that an 8k prompt fits; tiny is
-for trying the scripts out. Random weights say nothing about quality and cost the same arithmetic.
+l135 has the shape of SmolLM2-135M with a context of 16,384, so that an 8k prompt fits, q06 that of
+Qwen3-0.6B; tiny is for trying the scripts out. Random weights say nothing about quality and cost
+the same arithmetic.
 """
 
 from __future__ import annotations
@@ -23,6 +24,15 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 3,
         "intermediate_size": 1536,
         "vocab_size": 49152,
+    },
+    "q06": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 3072,
+        "vocab_size": 151936,
     },
     "tiny": {
         "hidden_size": 64,

@@ -7,6 +7,8 @@
     │   ├── InvalidFieldError     one field has a wrong type or value
     │   ├── UnsupportedFieldError a field that could change the answer and is not supported
     │   ├── ContextLengthError    prompt and output do not fit the context or the KV cache
+    │   ├── GrammarError          a schema, regex or grammar is wrong, or not supported
+    │   ├── GrammarLimitError     it takes more than the limits allow
     │   ├── TemplateError         the chat template refused the messages
     │   ├── ModelNotFoundError    no such model is served here
     │   ├── NotFoundError         no such file, batch or response (of this key)
@@ -90,6 +92,14 @@ class UnsupportedFieldError(RequestError):
 
 class ContextLengthError(RequestError):
     code = "context_length_exceeded"
+
+
+class GrammarError(RequestError):
+    code = "invalid_grammar"
+
+
+class GrammarLimitError(RequestError):
+    code = "grammar_too_complex"
 
 
 class TemplateError(RequestError):

@@ -29,6 +29,7 @@ SCRIPTS = {
         "share of CPU",
     ),
     "router": ("--decisions 100", "router decision p50"),
+    "grammar": ("--pairs 1 --output-len 16", "step overhead"),
     "batch_beside": (
         "--pairs 1 --requests 10 --rate 10 --prompt-len 60 --output-len 8 --rows 4000",
         "TTFT p95, beside a batch / alone",

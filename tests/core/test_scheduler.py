@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from penstock.core.events import CacheChanged, Finished, Held, Preempted, Schedu
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, KVGroup, StepPlan, StepResult
 from penstock.core.policy import make_policy
-from penstock.core.request import FinishReason
+from penstock.core.request import FinishReason, HoldReason
 from penstock.core.scheduler import Scheduler
-from penstock.errors import ContextLengthError, InvalidFieldError
+from penstock.errors import ContextLengthError, GrammarError, InvalidFieldError
 from tests.fakes import FULL, FakeExecutor, continuation, submission
 
 BLOCK = 4
@@ -355,3 +356,52 @@ def test_fcfs_is_the_default_name() -> None:
     first, second = submission("a", [1]), submission("b", [1], priority=-5)
     key = make_policy("fcfs", 0.0)
     assert key(first, 0) < key(second, 1)
+
+
+def test_a_held_request_waits_for_its_release() -> None:
+    """Others go on meanwhile; its blocks and slot are taken when it is released."""
+    rig = Rig()
+    rig.scheduler.add(submission("held", range(6), 3), hold=HoldReason.GRAMMAR)
+    assert rig.step().slots == []
+    rig.scheduler.add(submission("free", range(6), 3))
+    rig.step()
+    assert (rig.scheduler.num_held, rig.scheduler.num_running) == (1, 1)
+    assert rig.of(Held)[0].reason is HoldReason.GRAMMAR
+    rig.scheduler.release("held")
+    rig.scheduler.release("held")
+    rig.scheduler.release("unknown")
+    rig.run()
+    assert {event.id: event.reason for event in rig.of(Finished)} == {
+        "held": FinishReason.LENGTH,
+        "free": FinishReason.LENGTH,
+    }
+
+
+@pytest.mark.parametrize("way", ["abort", "error", "deadline"])
+def test_a_held_request_can_end(way: str) -> None:
+    rig = Rig()
+    deadline = 1.0 if way == "deadline" else None
+    asked = replace(submission("held", range(6), 3), deadline_s=deadline)
+    rig.scheduler.add(asked, hold=HoldReason.GRAMMAR)
+    if way == "abort":
+        rig.scheduler.abort("held")
+    elif way == "error":
+        rig.scheduler.release("held", GrammarError("no"))
+    else:
+        rig.clock.advance(2.0)
+    rig.step()
+    (end,) = rig.of(Finished)
+    reasons = {"abort": FinishReason.ABORT, "error": FinishReason.ERROR}
+    assert end.reason is reasons.get(way, FinishReason.TIMEOUT)
+    assert (end.error is not None) == (way == "error")
+    assert not rig.scheduler.has_work
+
+
+def test_a_row_without_a_token_may_tell_why() -> None:
+    rig = Rig()
+    rig.scheduler.add(submission("a", range(6), 3))
+    plan = rig.scheduler.schedule()
+    told = GrammarError("no token is left").to_dict()
+    rig.scheduler.apply(StepResult(plan.step, [[]], failures={0: told}))
+    rig.events += rig.scheduler.take_events()
+    assert rig.of(Finished)[0].error == told

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +10,10 @@ from penstock.core.plan import TokenLogprobs
 from penstock.core.request import FinishReason, Sampling
 from penstock.text.outputs import Choice, TextDelta, position_logprobs
 from penstock.text.params import SamplingParams
+from penstock.text.pieces import Answer, Content, ToolCall
+from penstock.text.reading import Reading, ToolUse
+from penstock.text.reasoning import Section
+from penstock.text.toolcalls.formats import FORMATS, Mark
 from tests import vocabularies as made
 
 TOKENIZER = made.byte_level()
@@ -109,4 +115,24 @@ def test_logprobs_have_texts_and_bytes() -> None:
 
 def test_a_delta_without_logprobs_when_none_were_asked_for() -> None:
     ids = TOKENIZER.encode("a")
-    assert choice().push(ids, entries(ids), None, None) == TextDelta(0, "a", ids)
+    wanted = TextDelta(0, "a", ids, pieces=[Content("a")])
+    assert choice().push(ids, entries(ids), None, None) == wanted
+    assert choice().output().answer == Answer()
+
+
+def test_calls_are_told_apart() -> None:
+    """Their special tokens reach the parser, and the finish reason tells of them."""
+    tools = ToolUse([{"type": "function", "function": {"name": "f"}}])
+    specials = {"<|im_start|>": 1}
+    form = replace(
+        FORMATS["mistral_v11"], call=(Mark("<|im_start|>"), *FORMATS["mistral_v11"].call[1:])
+    )
+    reading = Reading(tools, form, None, Section.CLOSED, specials)
+    one = Choice(TOKENIZER, SamplingParams(), Sampling(), reading)
+    ids = TOKENIZER.encode('So<|im_start|>f[ARGS]{"a": 1}')
+    for token in ids:
+        one.push([token], None, None, None)
+    last = one.push([END], None, FinishReason.STOP, END)
+    assert last.finish_reason == "tool_calls"
+    answer = one.output().answer
+    assert answer == Answer("So", "", [ToolCall(answer.tool_calls[0].id, "f", '{"a": 1}')])

@@ -120,6 +120,17 @@ class EngineConfig:
         " (torch.distributed: gloo on a CPU, NCCL on GPUs); `auto` takes the fastest",
         choices=("auto", "shared_memory", "distributed"),
     )
+    grammar_max_bytes: int = option(
+        2**20,
+        "Largest grammar of structured output, as text; takes suffixes such as 64KiB",
+        unit="bytes",
+    )
+    grammar_timeout_s: float = option(
+        10.0, "How long a request may wait for its grammar to be compiled", unit="seconds"
+    )
+    grammar_cache_size: int = option(
+        256, "Compiled grammars to keep for later requests", unit="grammars"
+    )
     device: str = option(
         "auto", "Torch device such as `cpu` or `cuda:0`; `auto` takes a GPU where there is one"
     )

@@ -76,6 +76,16 @@ class ModelConfig:
         "File with a Jinja chat template, or the template itself",
         automatic="that of the tokenizer",
     )
+    tool_call_parser: str = option(
+        "auto",
+        "How the model writes tool calls: hermes, llama3, mistral, mistral_v11, qwen3_coder,"
+        " deepseek_v3, deepseek_v31, gpt_oss, json, or none; `auto` asks its chat template",
+    )
+    reasoning_parser: str = option(
+        "auto",
+        "How the model marks its reasoning: think, deepseek_r1, mistral, seed, gpt_oss, or none;"
+        " `auto` asks its chat template",
+    )
     generation_config: str = option(
         "auto",
         "Defaults of sampling parameters: `auto` takes the model's generation_config.json,"

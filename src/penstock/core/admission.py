@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from penstock.core.request import Request, Submission
 from penstock.errors import ContextLengthError, InvalidFieldError
+
+
+def check_id(request_id: str, known: Container[str]) -> None:
+    """Raises InvalidFieldError when a request of that id is known."""
+    if request_id in known:
+        raise InvalidFieldError(
+            f"A request with id {request_id!r} is being served.",
+            cure="Give each request an id of its own.",
+            param="request_id",
+        )
 
 
 def token_limit(submission: Submission, context: int, room: int) -> int:

@@ -47,7 +47,7 @@ class Held:
     id: str
     at: float
     reason: HoldReason
-    behind: str
+    behind: str = ""
     """id of the request that it waits for; empty: of no particular one"""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from penstock.core.request import Adapter, Sampling
+from penstock.errors import EngineError, PenstockError, from_dict
 
 UNKNOWN = -1
 """In `StepPlan.tokens`: the id is the one that the slot's previous plan samples."""
@@ -108,6 +109,8 @@ class StepResult:
     """by j, for rows that asked: one a token"""
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     """by row index of the plan: logprobs of the prompt tokens after each computed position"""
+    failures: dict[int, dict[str, object]] = field(default_factory=dict)
+    """by j, for rows that got no id for a reason of their own: `PenstockError.to_dict`"""
     embeddings: dict[int, list[float]] = field(default_factory=dict)
     """by j, for rows that asked for a pooled prompt, at their first token"""
     device_s: float = 0.0
@@ -121,6 +124,11 @@ class StepResult:
     """inside our CPU kernels; None where they do not compute the model"""
     error: dict[str, object] | None = None
     """`PenstockError.to_dict` of a step that failed as a whole; the rows got nothing"""
+
+    def failure(self, index: int) -> PenstockError:
+        """Why the row of `tokens[index]` got nothing."""
+        told = self.failures.get(index)
+        return from_dict(told) if told else EngineError("The model returned no usable logits.")
 
 
 class Executor(Protocol):

@@ -48,6 +48,19 @@ class HoldReason(StrEnum):
     """another request is just computing the same prefix"""
     ADAPTER = "adapter"
     """all slots for adapters are in use by others"""
+    GRAMMAR = "grammar"
+    """the grammar that its output must follow is being compiled"""
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """Bounds the thinking section of an output, by the ids of its marks."""
+
+    budget: int
+    """most tokens of the section; then its end is forced"""
+    end: int
+    begin: int | None = None
+    """None: the prompt opened the section"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,7 @@ class Sampling:
     """Resolved sampling parameters of one choice; `validate` refuses what is out of range.
 
     Order of application: logit_bias, bad_words and min_tokens masks; repetition, presence and
-    frequency penalties; temperature; top_k; top_p; min_p; draw.
+    frequency penalties; the mask of the grammar; temperature; top_k; top_p; min_p; draw.
     """
 
     temperature: float = 1.0
@@ -86,7 +99,13 @@ class Sampling:
     """None: up to the context"""
     min_tokens: int = 0
     stop_ids: tuple[int, ...] = ()
-    """end the request with reason `stop`; the model's EOS ids included unless ignore_eos"""
+    """end the request with reason `stop`; the model's EOS ids included unless ignore_eos; with a
+    grammar they are always there, for it must have a way to end"""
+    grammar: str = ""
+    """what the output must follow, as `grammar.spec` writes it; empty: anything"""
+    late_stop_ids: tuple[int, ...] = ()
+    """with a grammar: stop ids that wait until it leaves nothing else (EOS under ignore_eos)"""
+    thinking: Thinking | None = None
 
     def validate(self, vocab_size: int) -> None:
         """Raise InvalidFieldError naming the first field that is out of range."""

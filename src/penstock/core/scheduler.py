@@ -29,7 +29,7 @@ from operator import attrgetter
 
 from penstock.core import prefix
 from penstock.core.adapters import AdapterSlots
-from penstock.core.admission import check_output, token_limit
+from penstock.core.admission import check_id, check_output, token_limit
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.events import (
@@ -55,7 +55,7 @@ from penstock.core.request import FinishReason, HoldReason, Request, Status, Sub
 from penstock.core.sharing import SharedPrefixes
 from penstock.core.tables import BlockTables
 from penstock.core.waiting import Waiting
-from penstock.errors import EngineError, InvalidFieldError
+from penstock.errors import EngineError, PenstockError
 
 MAX_MARGIN = 8
 """Cap on the blocks a running request must be able to grow before another is admitted."""
@@ -112,7 +112,7 @@ class Scheduler:
 
     @property
     def num_held(self) -> int:
-        return self._shared.num_held + self._adapters.num_held
+        return self._shared.num_held + self._adapters.num_held + len(self._waiting.held)
 
     @property
     def num_in_flight(self) -> int:
@@ -153,39 +153,43 @@ class Scheduler:
 
     # Coming and going
 
-    def add(self, submission: Submission) -> None:
-        """Queue a request. Raises InvalidFieldError or ContextLengthError when it can never run;
-        the scheduler's state is then unchanged."""
-        if submission.id in self._requests:
-            raise InvalidFieldError(
-                f"A request with id {submission.id!r} is being served.",
-                cure="Give each request an id of its own.",
-                param="request_id",
-            )
+    def add(self, submission: Submission, hold: HoldReason | None = None) -> None:
+        """Queue a request, or hold it until `release`. Raises InvalidFieldError or
+        ContextLengthError when it can never run; the scheduler's state is then unchanged."""
+        check_id(submission.id, self._requests)
         self._adapters.check_possible(submission)
         limit = token_limit(submission, self.limits.max_model_len, self._tables.longest())
         request = Request(submission, len(self._tables.groups), limit)
         check_output(request)
         request.order = self._policy(submission, self._serial)
         self._serial += 1
-        sampling = submission.sampling
         keys = (self._cache_key, *submission.cache_keys)
-        if self.pool.retain:
-            request.key = prefix.root(*keys)
-        elif submission.group:
-            request.key = prefix.root(*keys, submission.group)
+        if self.pool.retain or submission.group:
+            request.key = prefix.root(*keys, *(() if self.pool.retain else (submission.group,)))
         if request.key:
             self._tables.name_blocks(request)
         # These need every prompt position's hidden state, which the cache does not hold.
-        whole = sampling.prompt_logprobs is not None or sampling.pooling == "mean"
+        whole = request.sampling.prompt_logprobs is not None or request.sampling.pooling == "mean"
         request.reads_cache = bool(request.key) and not whole
         self._requests[request.id] = request
         self._num_background += submission.background
-        self._waiting.push(request)
         if request.deadline_s is not None:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
         arrived = submission.arrival_s or None
         self._events.append(Queued(request.id, self._clock.now(), request.num_prompt, arrived))
+        if hold is None:
+            self._waiting.push(request)
+        else:
+            self._waiting.hold(request, hold)
+            self._events.append(Held(request.id, self._clock.now(), hold))
+
+    def release(self, request_id: str, error: PenstockError | None = None) -> None:
+        """A request that `add` held may go on, or ends with an error. Others stay as they are."""
+        request = self._waiting.held.get(request_id)
+        if request is not None and error is not None:
+            self._finish(request, FinishReason.ERROR, error=error)
+        elif request is not None:
+            self._release([request])
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> bool:
         """End a request wherever it stands; its blocks are free at once. False if unknown."""
@@ -229,7 +233,7 @@ class Scheduler:
         request: Request,
         reason: FinishReason,
         stop_id: int | None = None,
-        error: EngineError | None = None,
+        error: PenstockError | None = None,
     ) -> None:
         if request.status is Status.RUNNING:
             self._leave(request)
@@ -237,7 +241,7 @@ class Scheduler:
             self._waiting.left()
         elif request.hold is HoldReason.ADAPTER:
             self._adapters.drop(request)
-        else:
+        elif self._waiting.held.pop(request.id, None) is None:
             self._shared.drop(request)
         request.status = Status.FINISHED
         del self._requests[request.id]
@@ -462,9 +466,7 @@ class Scheduler:
             return
         self._events += embedded((request.id for request in members), plan, result)
         now = self._clock.now()
-        size = self.pool.block_size
-        sampled = 0
-        outputs, logprobs, events = result.tokens, result.logprobs, self._events
+        outputs, logprobs, events, sampled = result.tokens, result.logprobs, self._events, 0
         for row, request in enumerate(members):
             request.in_flight -= 1
             new = None
@@ -475,12 +477,12 @@ class Scheduler:
             if request.status is Status.FINISHED:
                 continue
             if new == []:  # before its blocks are committed: what is in them may be broken
-                self._fail([request], EngineError("The model returned no usable logits."))
+                self._fail([request], result.failure(sampled - 1))
                 continue
             if new is None or plan.counts[row] > 1:
                 events += chunk_events(request.id, plan, row, result, now)
             if request.slot >= 0 and request.key:
-                full = (plan.starts[row] + plan.counts[row]) // size
+                full = (plan.starts[row] + plan.counts[row]) // self.pool.block_size
                 if full > request.commits:
                     self._commit(request, full)
             if new is None:
@@ -502,7 +504,7 @@ class Scheduler:
             self._release(self._shared.committed(request, block_hash))
         request.commits = full
 
-    def _fail(self, members: list[Request], error: EngineError) -> None:
+    def _fail(self, members: list[Request], error: PenstockError) -> None:
         """A step or a row failed: these requests end, all others go on."""
         for request in members:
             if request.status is not Status.FINISHED:

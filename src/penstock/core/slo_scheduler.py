@@ -22,7 +22,7 @@ from penstock.core.fair import FairShares
 from penstock.core.limits import Limits
 from penstock.core.plan import KVGroup, StepPlan, StepResult
 from penstock.core.policy import background_last, make_policy
-from penstock.core.request import Request, Submission
+from penstock.core.request import HoldReason, Request, Submission
 from penstock.core.scheduler import Scheduler
 from penstock.core.slo import CLASSES, Promises
 from penstock.core.step_time import StepTimes, Work, work_of
@@ -80,7 +80,7 @@ class SloScheduler(Scheduler):
         assert step is not None
         return step * tokens / size
 
-    def add(self, submission: Submission) -> None:
+    def add(self, submission: Submission, hold: HoldReason | None = None) -> None:
         """As `Scheduler.add`. Raises SloMissError for a request that is predicted to miss the
         promise of its class."""
         name = submission.slo_class
@@ -89,7 +89,7 @@ class SloScheduler(Scheduler):
             cure = "Use interactive, agent or batch."
             raise InvalidFieldError(cause, cure=cure, param="slo_class")
         if self._batch(submission):
-            super().add(submission)
+            super().add(submission, hold)
             return
         predicted = self.predict_ttft_s(submission)
         promise = self.promises.of(name)
@@ -100,8 +100,8 @@ class SloScheduler(Scheduler):
                 cure="Try again later, or send the request as a class that may wait.",
                 retry_after_s=predicted - promise.ttft_s,
             )
-        super().add(submission)
-        queued = self._events[-1]
+        super().add(submission, hold)
+        queued = self._events[-1 if hold is None else -2]
         if isinstance(queued, Queued) and self.step_times.fitted is not None:
             queued.predicted_ttft_s = predicted
 

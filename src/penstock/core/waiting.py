@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from penstock.core.events import Blocked, WaitReason
 from penstock.core.fair import FairShares, Share
-from penstock.core.request import Request, Status, Submission
+from penstock.core.request import HoldReason, Request, Status, Submission
 
 Queue = list[tuple[tuple[float, ...], Request]]
 
@@ -22,8 +22,15 @@ class Waiting:
         self._queues: dict[Share, Queue] = {}
         self._next: Share = (False, "")
         self._count = 0
+        self.held: dict[str, Request] = {}
+        """those that wait for something else first, by id"""
         self.stood: tuple[WaitReason | None, str] = (None, "")
         """reason and head, as `Blocked` said last"""
+
+    def hold(self, request: Request, reason: HoldReason) -> None:
+        """Keep it out of the queue until it is pushed."""
+        request.status, request.hold = Status.HELD, reason
+        self.held[request.id] = request
 
     def __len__(self) -> int:
         return self._count
@@ -36,6 +43,7 @@ class Waiting:
     def push(self, request: Request) -> None:
         request.status = Status.WAITING
         request.hold = None
+        self.held.pop(request.id, None)
         share = share_of(request.submission)
         if share not in self._queues:
             self.fair.comes(share, (other for other in self._queues if other[0] == share[0]))

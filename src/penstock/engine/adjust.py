@@ -150,7 +150,13 @@ class Penalties:
 
 def looks_back(sampling: Sampling) -> bool:
     """Whether the parameters need a row of `Histories`."""
-    return has_penalties(sampling) or any(len(word) > 1 for word in sampling.bad_words)
+    return has_penalties(sampling) or any(len(word) > 1 for word in _banned(sampling))
+
+
+def _banned(sampling: Sampling) -> tuple[tuple[int, ...], ...]:
+    """Bad words that are dealt with here: beside a grammar, the mask sees to them (see
+    `constraints`), and to min_tokens."""
+    return () if sampling.grammar else sampling.bad_words
 
 
 def has_penalties(sampling: Sampling) -> bool:
@@ -170,9 +176,9 @@ def build_masks(
         values = dict[int, float]()
         for token, bias in sampling.logit_bias:
             values[token] = values.get(token, 0.0) + bias
-        values.update((word[0], -np.inf) for word in sampling.bad_words if len(word) == 1)
+        values.update((word[0], -np.inf) for word in _banned(sampling) if len(word) == 1)
         entries += [(row, token, value, _ALWAYS) for token, value in values.items()]
-        if sampling.min_tokens > 0:
+        if sampling.min_tokens > 0 and not sampling.grammar:
             stops = dict.fromkeys(sampling.stop_ids)
             entries += [(row, token, -np.inf, sampling.min_tokens) for token in stops]
     if not entries:
@@ -198,7 +204,7 @@ def build_bad_words(
     entries = [
         (row, word)
         for row, sampling in enumerate(samplings)
-        for word in sampling.bad_words
+        for word in _banned(sampling)
         if len(word) > 1
     ]
     if not entries:

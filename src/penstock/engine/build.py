@@ -23,9 +23,11 @@ from penstock.core.slo_scheduler import make_scheduler
 from penstock.engine.activity import Activity
 from penstock.engine.adapters import AdapterStore
 from penstock.engine.client import AdapterRoom, ModelInfo
+from penstock.engine.constraints import Constraints
 from penstock.engine.engine import ClosableExecutor, Engine, Publish
 from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
 from penstock.engine.frames import Room, Word
+from penstock.engine.grammars import Grammars
 from penstock.engine.hub import model_folder
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
 from penstock.engine.load import NATIVE, choose_device, load
@@ -33,6 +35,8 @@ from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError, UnsupportedError
+from penstock.grammar.compiled import Vocabulary
+from penstock.grammar.vocabulary import tokenizer_json
 from penstock.kernels import cpu
 from penstock.kernels.cpu.program import pool
 from penstock.layers.decoder import Decoder
@@ -108,7 +112,7 @@ class Part:
         token_bytes = block_bytes(model.kv_groups, 1, *shape)
         return Word("loaded", self.loaded.weight_bytes, token_bytes, available_bytes(self.device))
 
-    def runner(self, room: Room) -> ModelRunner:
+    def runner(self, room: Room, constraints: Constraints | None = None) -> ModelRunner:
         """Pack the weights for this machine and allocate the cache."""
         rows, longest = room.max_num_seqs, room.max_model_len
         with self.stages.time("prepare weights"):
@@ -133,7 +137,9 @@ class Part:
         sizes = (room.block_size, rows, longest)
         slots = self.adapter_slots
         workers = pool(self.threads) if self.loaded.backend.name == NATIVE else None  # the model's
-        return ModelRunner(model, caches, *sizes, self.device, self.ranks, put, slots, workers)
+        return ModelRunner(
+            model, caches, *sizes, self.device, self.ranks, put, slots, workers, constraints
+        )
 
 
 def build_engine(
@@ -159,13 +165,14 @@ def build_engine(
     try:
         ranks = workers.seat.ranks() if workers is not None else ALONE
         part = Part(config, ranks, index, activity)
-        scheduler, executor, info = _build(config, clock, part, workers)
+        grammars = _grammars(config, part.loaded.model.vocab_size)
+        scheduler, executor, info = _build(config, clock, part, workers, grammars)
     except BaseException:
         if workers is not None:
             workers.close()
         raise
     prepare = None if part.adapters is None else part.adapters.prepare
-    return Engine(scheduler, executor, clock, publish, activity, prepare), info
+    return Engine(scheduler, executor, clock, publish, activity, prepare, grammars), info
 
 
 def check_split(config: Config) -> None:
@@ -187,7 +194,7 @@ def check_split(config: Config) -> None:
 
 
 def _build(
-    config: Config, clock: Clock, part: Part, workers: Workers | None
+    config: Config, clock: Clock, part: Part, workers: Workers | None, grammars: Grammars
 ) -> tuple[Scheduler, ClosableExecutor, ModelInfo]:
     stages, loaded = part.stages, part.loaded
     words = [part.word()]
@@ -203,7 +210,8 @@ def _build(
         workers.settle(room)
         way = config.engine.parallel_transport
         workers.seat.connect(part.ranks, part.device, way, workers.broken)
-    runner = part.runner(room)
+    vocab_size = loaded.model.vocab_size
+    runner = part.runner(room, Constraints(grammars, vocab_size, room.max_num_seqs))
     executor: ClosableExecutor
     if workers is not None:
         workers.ready()
@@ -226,6 +234,21 @@ def kv_key(part: Part) -> str:
     loaded = part.loaded
     kinds = (loaded.dtype, loaded.kv_dtype, loaded.format.name, part.ranks.size)
     return ":".join(map(str, (part.folder, *kinds)))
+
+
+def _grammars(config: Config, vocab_size: int) -> Grammars:
+    """Nothing is read before the first request with a grammar."""
+    engine, model = config.engine, config.model
+    if model.tokenizer is not None:
+        model = replace(model, model=model.tokenizer, revision=None)
+
+    def read() -> Vocabulary:
+        folder = model_folder(replace(config, model=model))
+        return Vocabulary(*tokenizer_json(folder), vocab_size)
+
+    return Grammars(
+        read, engine.grammar_max_bytes, engine.grammar_timeout_s, engine.grammar_cache_size
+    )
 
 
 def _scheduler(

@@ -16,7 +16,7 @@ from typing import Protocol
 from penstock.core.clock import Clock
 from penstock.core.events import Event, Finished
 from penstock.core.plan import StepPlan, StepResult
-from penstock.core.request import FinishReason, Submission
+from penstock.core.request import FinishReason, HoldReason, Submission
 from penstock.core.scheduler import Scheduler
 from penstock.engine.activity import Activity, Pace
 from penstock.engine.client import EngineStats
@@ -24,6 +24,8 @@ from penstock.errors import PenstockError
 
 IDLE_S = 1.0
 """How often an idle engine says that it is alive."""
+HELD_S = 0.002
+"""How often it looks whether what all requests wait for is there."""
 
 Publish = Callable[[list[Event], EngineStats], None]
 Message = list[Submission] | tuple[list[str], FinishReason] | None
@@ -42,6 +44,14 @@ class ClosableExecutor(Protocol):
     def close(self) -> None: ...
 
 
+class Compiler(Protocol):
+    """Compiles the grammars of requests: `grammars.Grammars`."""
+
+    def admit(self, submission: Submission) -> bool: ...
+    def settled(self) -> list[tuple[str, PenstockError | None]]: ...
+    def close(self) -> None: ...
+
+
 class Engine:
     def __init__(
         self,
@@ -51,14 +61,16 @@ class Engine:
         publish: Publish,
         activity: Activity | None = None,
         prepare: Callable[[Submission], None] | None = None,
+        grammars: Compiler | None = None,
     ) -> None:
         """activity: told what the engine does. prepare: gets ready what a request needs, before it
-        is added; what it raises ends that request."""
+        is added; what it raises ends that request. grammars: compiles those of requests."""
         self._prepare = prepare
         self.scheduler = scheduler
         self._executor = executor
         self._clock = clock
         self._publish = publish
+        self._grammars = grammars
         self._refused: list[Event] = []
         self._leaked = 0
         self._activity = activity or Activity()
@@ -71,7 +83,8 @@ class Engine:
     def run(self, inbox: Inbox) -> None:
         """Serve until told to stop."""
         try:
-            while self._take_in(inbox.get(0 if self.scheduler.has_work else IDLE_S)):
+            while self._take_in(inbox.get(self._patience_s())):
+                self._release()
                 if self.scheduler.has_work:
                     self.step()
                 else:
@@ -80,9 +93,18 @@ class Engine:
         finally:
             self.close()
 
+    def _patience_s(self) -> float:
+        """How long to wait for messages."""
+        scheduler = self.scheduler
+        if scheduler.num_running or scheduler.num_waiting or scheduler.num_in_flight:
+            return 0.0
+        return HELD_S if scheduler.num_held else IDLE_S
+
     def close(self) -> None:
         """Stop whatever the executor runs in."""
         self._executor.close()
+        if self._grammars is not None:
+            self._grammars.close()
 
     def step(self) -> None:
         """One turn of the loop. With depth 2 the next plan is on its way before this one's
@@ -153,11 +175,18 @@ class Engine:
                     self.scheduler.abort(request_id, reason)
         return True
 
+    def _release(self) -> None:
+        """Requests whose grammars are there, or cannot be had, need not be held any longer."""
+        if self._grammars is not None:
+            for request_id, error in self._grammars.settled():
+                self.scheduler.release(request_id, error)
+
     def _add(self, submission: Submission) -> None:
         try:
             if self._prepare is not None:
                 self._prepare(submission)
-            self.scheduler.add(submission)
+            ready = self._grammars is None or self._grammars.admit(submission)
+            self.scheduler.add(submission, None if ready else HoldReason.GRAMMAR)
         except PenstockError as error:
             refusal = Finished(
                 submission.id,

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from penstock.attention.base import AdapterRows, AttnBatch, Exchange, GroupTables
 from penstock.core.plan import UNKNOWN, AdapterLoad, Entry, StepPlan, StepResult, TokenLogprobs
+from penstock.engine.bitmask import on_device
+from penstock.engine.constraints import Constraints
 from penstock.engine.pooling import Pooling
 from penstock.engine.rows import Ints, Rows, part_of, rows_of
 from penstock.engine.sampler import Sampler
@@ -53,9 +55,11 @@ class ModelRunner:
         set_adapter: Callable[[AdapterLoad], None] | None = None,
         max_adapters: int = 0,
         workers: _native.Pool | None = None,
+        constraints: Constraints | None = None,
     ) -> None:
         """set_adapter: puts an adapter into one of the model's max_adapters slots. workers: those
-        of the CPU kernels that compute the model, None where torch does."""
+        of the CPU kernels that compute the model, None where torch does. constraints: of the
+        leader, which samples."""
         self._model = model
         self._set_adapter = set_adapter
         self._max_adapters = max_adapters
@@ -71,6 +75,7 @@ class ModelRunner:
         self._sampler: Sampler | None = None
         if ranks.leads:
             self._sampler = Sampler(model.vocab_size, max_num_seqs, device, workers)
+        self._constraints = constraints
         self._pooling = Pooling()
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
@@ -179,6 +184,8 @@ class ModelRunner:
             self._pooling.enter(entry)
             if self._sampler is not None:
                 self._sampler.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
+            if self._constraints is not None:
+                self._constraints.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
         for delta in plan.blocks:
             table = self._tables[delta.group][delta.slot]
             table[delta.first : delta.first + len(delta.ids)] = delta.ids
@@ -277,13 +284,22 @@ class ModelRunner:
             return
         assert logits is not None, "the leader is of part 0"
         positions = (whole.lengths[whole.samples] - self._num_prompt[slots]).tolist()
-        drawn = self._sampler.sample(logits, slots.tolist(), positions)
+        masks = self._constraints.masks(slots.tolist()) if self._constraints else None
+        allowed = on_device(masks.rows, masks.bits, self._device) if masks and masks.rows else None
+        drawn = self._sampler.sample(logits, slots.tolist(), positions, allowed)
         # A bad row (-1) fails when the host sees it; until then its id must be one that exists.
         ids = drawn.ids.clamp(min=0)
         self._ranks.broadcast(ids)
         self._keep(slots, ids)
-        result.tokens = [[token] if token >= 0 else [] for token in drawn.ids.tolist()]
+        tokens = drawn.ids.tolist()
+        if masks is not None:
+            result.failures = masks.failures(tokens)
+        result.tokens = [
+            [t] if t >= 0 and j not in result.failures else [] for j, t in enumerate(tokens)
+        ]
         result.logprobs = {row: [found] for row, found in drawn.logprobs.items()}
+        if self._constraints is not None:
+            self._constraints.accept(slots.tolist(), tokens)
 
     def _keep(self, slots: Ints, ids: Tensor) -> None:
         """The drawn ids, for the plans that do not know them."""

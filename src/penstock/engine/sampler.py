@@ -3,7 +3,7 @@
 What a row yields is a function of its logits, its parameters, its known tokens and
 (seed, choice, position) alone: never of its neighbours. The order of work:
 
-    raw logprobs for rows that ask  ->  bias, masks, penalties (`adjust`)
+    raw logprobs for rows that ask  ->  bias, masks, penalties (`adjust`), grammars (`bitmask`)
       ->  greedy or filters and the draw (`draw`, the specification)  ->  histories
 
 `random` gives the numbers. What depends only on the batch's composition is built once and kept
@@ -23,6 +23,7 @@ from torch import Tensor
 from penstock.core.plan import TokenLogprobs
 from penstock.core.request import Sampling
 from penstock.engine import adjust, draw, random
+from penstock.engine.bitmask import Masks
 from penstock.engine.logprobs import Logprobs, logprobs_of
 from penstock.errors import UnsupportedError
 from penstock.kernels.cpu.drawing import Drawer
@@ -147,16 +148,25 @@ class Sampler:
         self._slots[slot] = _Slot(sampling, num_prompt, stream, history)
         self._epoch += 1
 
-    def sample(self, logits: Tensor, slots: list[int], positions: list[int]) -> Sampled:
+    def sample(
+        self,
+        logits: Tensor,
+        slots: list[int],
+        positions: list[int],
+        masks: Masks | None = None,
+    ) -> Sampled:
         """Draw one token a row and record it in the row's slot.
 
         logits: float32 [R, V], modified in place. slots[j]: the slot of row j, each at most once.
         positions[j]: index of the drawn token among the request's outputs, 0 for the first.
+        masks: tokens that some rows may draw.
         """
         batch = self._composition(slots)
         at = np.asarray(positions, dtype=np.int64)
         raw = logits[batch.asked_rows] if batch.asked else None
         self._adjust(logits, batch, at)
+        if masks is not None:
+            masks.apply(logits)
         ids = self._draw(logits, batch, at)
         self._record(ids, batch, at)
         if raw is None:

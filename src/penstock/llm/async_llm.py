@@ -27,13 +27,20 @@ from penstock.errors import (
     PenstockError,
     TemplateError,
     UnsupportedError,
+    UnsupportedFieldError,
 )
 from penstock.llm.generation import Generation, Stamps, TextTimes
 from penstock.observe import identity
 from penstock.observe.requestlog import RequestLog
+from penstock.text import reasoning
 from penstock.text.chat import ChatRenderer, Message
 from penstock.text.params import SamplingParams, generation_defaults
+from penstock.text.reading import NO_TOOLS, Reading, ToolUse
+from penstock.text.reasoning import ReasoningFormat, Section
+from penstock.text.structured import StructuredOutputs
 from penstock.text.tokenizer import Tokenizer
+from penstock.text.toolcalls import formats
+from penstock.text.toolcalls.formats import ToolFormat
 
 Prompt = str | list[int]
 """Text, or the ids of a text."""
@@ -60,6 +67,8 @@ class AsyncLLM:
         defaults: Mapping[str, Any] | None = None,
         new_seed: Callable[[], int] | None = None,
         clock: Clock | None = None,
+        tool_format: ToolFormat | None = None,
+        reasoning_format: ReasoningFormat | None = None,
     ) -> None:
         self.client = client
         self.info = info
@@ -74,6 +83,9 @@ class AsyncLLM:
         """by the name that requests choose them by"""
         self.times: TextTimes | None = None
         """told of every request's time in the tokenizer and detokenizer"""
+        self._tool_format = tool_format
+        self._reasoning_format = reasoning_format
+        self._specials = tokenizer.named
         self.log: RequestLog | None = None
         """told of every request; closed with this"""
         self.identity: Callable[[], dict[str, Any]] = dict
@@ -105,6 +117,8 @@ class AsyncLLM:
             text.renderer,
             defaults=text.defaults,
             new_seed=None if seed is None else partial(random.Random(seed).getrandbits, 63),
+            tool_format=text.tool_format,
+            reasoning_format=text.reasoning_format,
         )
         llm.identity = partial(_identity, config, text, info)
         try:
@@ -160,6 +174,7 @@ class AsyncLLM:
         adapter: str | None = None,
         default_max_tokens: int | None = None,
         add_special_tokens: bool = True,
+        reading: Reading | None = None,
         pooling: str = "",
         text: str | None = None,
         origin: Origin | None = None,
@@ -174,6 +189,7 @@ class AsyncLLM:
         slo_class: interactive, agent or batch (policy `slo`); empty: the engine's default.
         adapter: name of one that is loaded.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
+        reading: how to read the answers, and what it makes them follow.
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
         pooling: `last` or `mean`, for the generation's `embedding`.
         text: what a prompt of ids was made of, to be shown and logged beside them.
@@ -195,6 +211,7 @@ class AsyncLLM:
             ids,
             params or self.params(),
             default_max_tokens,
+            reading,
             pooling,
             request_id=request_id or f"gen-{secrets.token_hex(12)}",
             priority=priority,
@@ -216,14 +233,36 @@ class AsyncLLM:
         params: SamplingParams | None = None,
         *,
         template: Mapping[str, Any] | None = None,
+        tools: ToolUse = NO_TOOLS,
         **options: Any,
     ) -> Generation:
-        """Render messages and submit them. template: keyword arguments of `ChatRenderer.render`;
-        options: those of `generate`. Raises what both raise."""
+        """Render messages and submit them. Reasoning and tool calls are told apart in the answers
+        (`TextDelta.pieces`, `CompletionOutput.answer`).
+
+        template: keyword arguments of `ChatRenderer.render`; options: those of `generate`. Raises
+        what both raise, and UnsupportedFieldError for tools that the model cannot be told of.
+        """
         stamps = Stamps(self.clock.now())
         options.setdefault("arrival_s", stamps.admitted_s)
+        if tools.known:
+            template = {**(template or {}), "tools": list(tools.tools)}
         text, ids = await self._render(messages, template or {}, stamps)
-        return await self.generate(ids, params, text=text, stamps=stamps, **options)
+        options |= {"reading": self._reading(text, tools), "text": text, "stamps": stamps}
+        return await self.generate(ids, params, **options)
+
+    def _reading(self, prompt: str, tools: ToolUse) -> Reading | None:
+        """How to read the answers to a prompt; None: all is content."""
+        form, reasoning = self._tool_format, self._reasoning_format
+        if tools.known and form is None:
+            raise UnsupportedFieldError(
+                "This model's chat template has no place for tools.",
+                cure="Serve it with --chat-template and --tool-call-parser, or leave tools away.",
+                param="tools",
+            )
+        if not tools.wanted() and reasoning is None:
+            return None
+        section = reasoning.section(prompt) if reasoning else Section.CLOSED
+        return Reading(tools, form, reasoning, section, self._specials)
 
     async def render(self, messages: list[Message], **template: Any) -> tuple[str, list[int]]:
         """Prompt text and ids of a chat; keyword arguments are those of `ChatRenderer.render`."""
@@ -264,6 +303,7 @@ class AsyncLLM:
         ids: Any,
         params: SamplingParams,
         default_max_tokens: int | None,
+        reading: Reading | None,
         pooling: str,
         **submission: Any,
     ) -> Generation:
@@ -272,6 +312,11 @@ class AsyncLLM:
             raise InvalidFieldError(
                 "The prompt is empty.", cure="Send at least one token.", param="prompt"
             )
+        grammar, thinking = "", None
+        if reading is not None or params.structured_outputs is not None:
+            grammar = await self._in_pool(partial(self._grammar, params, reading))
+        if params.thinking_token_budget is not None:
+            thinking = (reading or self._plain()).thinking(params.thinking_token_budget)
         resolve = partial(
             params.resolve,
             self.tokenizer,
@@ -281,6 +326,8 @@ class AsyncLLM:
             self._new_seed(),
             default_max_tokens,
             self.info.vocab_size,
+            grammar,
+            thinking,
         )
         samplings = await self._in_pool(resolve) if params.bad_words else resolve()
         if pooling:
@@ -294,9 +341,21 @@ class AsyncLLM:
             params=params,
             samplings=_prompt_logprobs_once(samplings),
             times=self.times,
+            reading=reading,
             log=self.log,
             **submission,
         )
+
+    def _plain(self) -> Reading:
+        """Of a prompt that is no chat."""
+        return Reading(NO_TOOLS, None, None, Section.CLOSED, self._specials)
+
+    def _grammar(self, params: SamplingParams, reading: Reading | None) -> str:
+        """What the answer must follow; empty for anything. Raises GrammarError."""
+        asked, grammar = params.structured_outputs, None
+        if asked is not None:
+            grammar = StructuredOutputs.read(asked).to_grammar(self._specials)
+        return (reading or self._plain()).grammar(grammar)
 
     def _check_ids(self, ids: Any, param: str) -> None:
         size = self.info.vocab_size
@@ -335,6 +394,8 @@ class _Text:
     tokenizer: Tokenizer
     renderer: ChatRenderer
     defaults: dict[str, Any]
+    tool_format: ToolFormat | None
+    reasoning_format: ReasoningFormat | None
     folder: Path
     tokenizer_folder: Path
     templates: dict[str, str]
@@ -354,6 +415,8 @@ def _load_text(config: Config) -> _Text:
         tokenizer,
         ChatRenderer(templates, tokenizer.special_tokens),
         generation_defaults(folder) if model.generation_config == "auto" else {},
+        formats.choose(model.tool_call_parser, templates.values()),
+        reasoning.choose(model.reasoning_parser, templates.values()),
         folder,
         tokenizer_folder,
         templates,

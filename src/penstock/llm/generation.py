@@ -25,6 +25,7 @@ from penstock.text.outputs import (
     position_logprobs,
 )
 from penstock.text.params import SamplingParams
+from penstock.text.reading import Reading
 from penstock.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -87,6 +88,7 @@ class Generation:
         arrival_s: float = 0.0,
         adapter: Adapter | None = None,
         times: TextTimes | None = None,
+        reading: Reading | None = None,
         log: Log | None = None,
         origin: Origin | None = None,
         stamps: Stamps | None = None,
@@ -111,7 +113,7 @@ class Generation:
         self._clock = clock
         self._tokenizer = tokenizer
         self._times = times
-        self._choices = [Choice(tokenizer, params, sampling) for sampling in samplings]
+        self._choices = [Choice(tokenizer, params, sampling, reading) for sampling in samplings]
         self._ids = _choice_ids(request_id, len(samplings))
         self._cached_tokens = 0
         self._log, self._detokenize_s = log, 0.0

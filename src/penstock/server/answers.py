@@ -46,8 +46,8 @@ async def frames(service: Service, call: Call) -> AsyncGenerator[bytes, None]:
             if delta.finish_reason == FinishReason.ABORT.value:
                 raise _cut_off()
             data, new = b"", index not in opened
-            if not (new or delta.text or delta.finish_reason or call.every_token):
-                continue  # half a character: nothing to show yet
+            if not (new or delta.pieces or delta.finish_reason or call.every_token):
+                continue  # half a character, or half a mark: nothing to show yet
             usage = _usage(generations, call) if call.continuous_usage else None
             if new:
                 opened.add(index)
@@ -55,7 +55,9 @@ async def frames(service: Service, call: Call) -> AsyncGenerator[bytes, None]:
                 opening = call.format.opening(index, prompt)
                 if opening is not None:
                     data = chunks.frame(opening, usage, call.format.top(prompt))
-            yield data + chunks.frame(call.format.chunk(index, _shown(delta, call)), usage)
+            for chunk in call.format.chunks(index, _shown(delta, call)):
+                data += chunks.frame(chunk, usage)
+            yield data
         if call.include_usage:
             yield chunks.last(_usage(generations, call))
         yield DONE

@@ -15,6 +15,8 @@ from penstock.llm import AsyncLLM, Generation, SamplingParams
 from penstock.server import kinds
 from penstock.server.fields import Parsed
 from penstock.server.replies import Chat, Completions, Format
+from penstock.server.structured import structured_outputs
+from penstock.text.reading import NO_TOOLS, ToolUse
 from penstock.web.caller import NOBODY, Caller
 
 DEFAULT_MAX_TOKENS = 16
@@ -23,7 +25,11 @@ DEFAULT_MAX_TOKENS = 16
 GRACE_S = 1.0
 """After a deadline, an engine that says nothing is taken to hang."""
 
-_SAMPLED = {f.name for f in fields(SamplingParams)} - {"logprobs", "max_tokens"}
+_SAMPLED = {f.name for f in fields(SamplingParams)} - {
+    "logprobs",
+    "max_tokens",
+    "structured_outputs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +100,10 @@ def chat_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
         )
     logprobs = (top or 0) if body["logprobs"] else None
     params = params_of(llm, body, logprobs=logprobs, max_tokens=_chat_limit(body))
-    generate = partial(llm.chat, body["messages"], params, template=template_options(body))
-    return make_call(llm, body, asked, params, Chat(logprobs, body["return_token_ids"]), [generate])
+    options: dict[str, Any] = {"template": template_options(body), "tools": _tools(body)}
+    generate = partial(llm.chat, body["messages"], params, **options)
+    reply = Chat(logprobs, body["return_token_ids"], body["include_reasoning"])
+    return make_call(llm, body, asked, params, reply, [generate])
 
 
 def completions_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
@@ -120,8 +128,19 @@ def template_options(body: Parsed) -> dict[str, Any]:
         "add_generation_prompt": not continued if prompted is None else prompted,
         "continue_final_message": continued,
         "template_kwargs": body["chat_template_kwargs"],
+        "tools": body["tools"],
         "chat_template": body.values.get("chat_template"),
     }
+
+
+def _tools(body: Parsed) -> ToolUse:
+    choice = body["tool_choice"]
+    if not body["tools"]:
+        if choice not in (None, "none", "auto"):
+            raise InvalidFieldError("tool_choice needs tools.", param="tool_choice")
+        return NO_TOOLS
+    parallel = body["parallel_tool_calls"]
+    return ToolUse(body["tools"], "auto" if choice is None else choice, parallel)
 
 
 def header_seconds(text: str | None) -> float | None:
@@ -141,7 +160,7 @@ def header_class(text: str | None) -> str:
 
 def params_of(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
     given = {name: body.values[name] for name in _SAMPLED if name in body.values}
-    given |= over
+    given |= {**over, "structured_outputs": structured_outputs(body)}
     return llm.params(**{name: value for name, value in given.items() if value is not None})
 
 

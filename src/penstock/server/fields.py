@@ -100,8 +100,8 @@ def _is_n(value: Any, body: Body) -> bool:
 
 
 _SESSION = "among several engines, a hint where the prompt may be cached"
-_GRAMMAR = "structured output is not supported yet"
-_TOOLS = "tool calls are not supported yet"
+_FORMATS = "text, json_object, json_schema or structural_tag"
+_STRUCTURED = "one of json, json_object, regex, choice, grammar, structural_tag"
 _TEMPLATE = "refused unless --trust-request-chat-template: the client's own code would run here"
 
 FIELDS: tuple[Field, ...] = (
@@ -167,26 +167,27 @@ FIELDS: tuple[Field, ...] = (
     logged("prompt_cache_retention"),
     logged("metadata", note="kept in the log alone"),
     logged("prediction", (CHAT,), "a hint for speed"),
-    logged("parallel_tool_calls", (CHAT,), "there are no tools"),
     refused("store", BOTH, False, note="nothing is stored"),
     # Tools, structure, reasoning
-    refused("tools", (CHAT, TOKENIZE), [], note=_TOOLS),
-    refused("tool_choice", (CHAT,), "none", "auto", note=_TOOLS),
-    refused("functions", (CHAT,), [], note=_TOOLS),
-    refused("function_call", (CHAT,), "none", "auto", note=_TOOLS),
-    refused("response_format", BOTH, {"type": "text"}, note=_GRAMMAR),
-    refused("structured_outputs", BOTH, {}, note=_GRAMMAR),
-    refused("guided_json", BOTH, note=_GRAMMAR),
-    refused("guided_regex", BOTH, note=_GRAMMAR),
-    refused("guided_choice", BOTH, note=_GRAMMAR),
-    refused("guided_grammar", BOTH, note=_GRAMMAR),
-    refused("guided_decoding_backend", BOTH, note=_GRAMMAR),
-    refused("guided_whitespace_pattern", BOTH, note=_GRAMMAR),
-    refused("structural_tag", BOTH, note=_GRAMMAR),
+    used("tools", (CHAT, TOKENIZE), kinds.OBJECTS, note="functions that the answer may call"),
+    used("tool_choice", (CHAT,), kinds.TOOL_CHOICE, note="default: auto"),
+    used("parallel_tool_calls", (CHAT,), kinds.BOOL, True, "false: at most one call"),
+    refused("functions", (CHAT,), [], note="use tools"),
+    refused("function_call", (CHAT,), "none", "auto", note="use tool_choice"),
+    used("response_format", BOTH, kinds.OBJECT, None, _FORMATS),
+    used("structured_outputs", BOTH, kinds.OBJECT, None, _STRUCTURED),
+    used("guided_json", BOTH, kinds.SCHEMA, None, "older name of structured_outputs.json"),
+    used("guided_regex", BOTH, kinds.TEXT, None, "older name of structured_outputs.regex"),
+    used("guided_choice", BOTH, kinds.TEXTS, None, "older name of structured_outputs.choice"),
+    used("guided_grammar", BOTH, kinds.TEXT, None, "older name of structured_outputs.grammar"),
+    used("guided_whitespace_pattern", BOTH, kinds.TEXT, None, "beside guided_json"),
+    used("structural_tag", BOTH, kinds.SCHEMA, None, "structured_outputs.structural_tag"),
+    refused("guided_decoding_backend", BOTH, "auto", "guidance", "llguidance", note="there is one"),
     refused("reasoning_effort", (CHAT,), note="use chat_template_kwargs"),
     refused("reasoning", (CHAT,), note="use chat_template_kwargs"),
-    refused("thinking_token_budget", BOTH),
-    refused("include_reasoning", (CHAT,), True, note="reasoning stays in the text"),
+    used("thinking_token_budget", (CHAT,), kinds.SAMPLED_INT, note="then thinking is ended"),
+    refused("thinking_token_budget", (COMPLETIONS,)),
+    used("include_reasoning", (CHAT,), kinds.BOOL, True, "false: it is left away"),
     refused("verbosity", (CHAT,), "medium", note="say it in the messages"),
     # Other modalities and services
     refused("modalities", (CHAT,), ["text"], note="text only"),

@@ -84,7 +84,17 @@ METADATA = _plain(
     lambda v: isinstance(v, dict) and all(isinstance(text, str) for text in v.values()),
 )
 OBJECTS = list_of(OBJECT, "a list of objects")
+TOOL_CHOICE = _plain(
+    "auto, none, required or an object that names a function",
+    {"anyOf": [{"enum": ["auto", "none", "required"]}, {"type": "object"}]},
+    lambda v: v in ("auto", "none", "required") if isinstance(v, str) else isinstance(v, dict),
+)
 ANY = _passed("any value", {})
+SCHEMA = _plain(
+    "an object, or its text",
+    {"anyOf": [{"type": "object"}, {"type": "string"}]},
+    lambda v: isinstance(v, dict | str),
+)
 TOKENS = list_of(integer(0, 2**31 - 1, "a token id"), "a list of token ids")
 ID_LISTS = _passed("a list of lists of token ids", {"type": "array", "items": TOKENS.schema})
 TEXTS = list_of(TEXT, "a list of strings")

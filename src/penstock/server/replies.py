@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from penstock.text.outputs import CompletionOutput, Logprob, PositionLogprobs, TextDelta, Usage
+from penstock.text.pieces import CallBegin, Content, Piece, Reasoning
 
 Json = dict[str, Any]
 
@@ -50,7 +51,9 @@ class Format(Protocol):
         """The first chunk of a choice, before any of its tokens; None: there is none."""
         ...
 
-    def chunk(self, index: int, delta: TextDelta) -> Json: ...
+    def chunks(self, index: int, delta: TextDelta) -> list[Json]:
+        """One or several, for a delta may say several things."""
+        ...
 
     def choice(self, index: int, output: CompletionOutput, prompt: Prompt) -> Json: ...
 
@@ -62,9 +65,12 @@ class Chat:
     chunk_name = "chat.completion.chunk"
     id_prefix = "chatcmpl-"
 
-    def __init__(self, logprobs: int | None, return_token_ids: bool) -> None:
+    def __init__(
+        self, logprobs: int | None, return_token_ids: bool, include_reasoning: bool = True
+    ) -> None:
         self._top = logprobs
         self._ids = return_token_ids
+        self._reasoning = include_reasoning
 
     def top(self, prompt: Prompt) -> Json:
         return _about_prompt(prompt, self._ids)
@@ -73,12 +79,30 @@ class Chat:
         delta = {"role": "assistant", "content": ""}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def chunk(self, index: int, delta: TextDelta) -> Json:
-        content = {"content": delta.text} if delta.text or delta.finish_reason is None else {}
-        return {"index": index, "delta": content, **self._ending(delta)}
+    def chunks(self, index: int, delta: TextDelta) -> list[Json]:
+        shown = [p for p in delta.pieces if self._reasoning or not isinstance(p, Reasoning)]
+        parts = [_piece(piece) for piece in shown]
+        if not parts:
+            parts = [{"content": ""} if delta.finish_reason is None else {}]
+        empty: Json = {"logprobs": None, "finish_reason": None}
+        first = [{"index": index, "delta": part, **empty} for part in parts[:-1]]
+        return [*first, {"index": index, "delta": parts[-1], **self._ending(delta)}]
 
     def choice(self, index: int, output: CompletionOutput, prompt: Prompt) -> Json:
-        message = {"role": "assistant", "content": output.text, "refusal": None}
+        answer = output.answer
+        content = answer.content or (None if answer.tool_calls else "")
+        message: Json = {"role": "assistant", "content": content, "refusal": None}
+        if answer.reasoning and self._reasoning:
+            message |= {"reasoning_content": answer.reasoning, "reasoning": answer.reasoning}
+        if answer.tool_calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in answer.tool_calls
+            ]
         return {"index": index, "message": message, **self._ending(output)}
 
     def _ending(self, output: TextDelta | CompletionOutput) -> Json:
@@ -114,9 +138,9 @@ class Completions:
         choice: Json = {"index": index, "text": text, "logprobs": shown, "finish_reason": None}
         return {**choice, **_about_prompt(prompt, self._ids)}
 
-    def chunk(self, index: int, delta: TextDelta) -> Json:
+    def chunks(self, index: int, delta: TextDelta) -> list[Json]:
         shown = self._legacy(index, delta.logprobs or ())
-        return {"index": index, "text": delta.text, **_ending(delta, shown, self._ids)}
+        return [{"index": index, "text": delta.text, **_ending(delta, shown, self._ids)}]
 
     def choice(self, index: int, output: CompletionOutput, prompt: Prompt) -> Json:
         echoed = _echoed(prompt) if self._echo else []
@@ -155,6 +179,21 @@ class Completions:
         }
 
 
+def _piece(piece: Piece) -> Json:
+    """The delta of a chat's chunk."""
+    if isinstance(piece, Content):
+        return {"content": piece.text}
+    if isinstance(piece, Reasoning):
+        return {"reasoning_content": piece.text, "reasoning": piece.text}
+    call: Json = {"index": piece.index}
+    if isinstance(piece, CallBegin):
+        function = {"name": piece.name, "arguments": ""}
+        call |= {"id": piece.id, "type": "function", "function": function}
+    else:
+        call["function"] = {"arguments": piece.text}
+    return {"tool_calls": [call]}
+
+
 class Tokens:
     """Ids in, ids out; logprobs as for Chat."""
 
@@ -170,8 +209,8 @@ class Tokens:
     def opening(self, index: int, prompt: Prompt) -> Json | None:
         return None
 
-    def chunk(self, index: int, delta: TextDelta) -> Json:
-        return self._shown(index, delta)
+    def chunks(self, index: int, delta: TextDelta) -> list[Json]:
+        return [self._shown(index, delta)]
 
     def choice(self, index: int, output: CompletionOutput, prompt: Prompt) -> Json:
         return self._shown(index, output)

@@ -18,6 +18,7 @@ class Detokenizer:
     The result does not depend on how the ids were cut into pushes. Of several stop strings the
     one that is complete first wins, of those the longest.
 
+    keep: special tokens that are never skipped.
     include_stop: the text goes up to and including the stop string.
     min_tokens: a stop string that is complete within so many tokens is not one.
     """
@@ -27,6 +28,7 @@ class Detokenizer:
         tokenizer: Tokenizer,
         *,
         skip_special_tokens: bool = True,
+        keep: frozenset[str] = frozenset(),
         stop: Sequence[str] = (),
         include_stop: bool = False,
         min_tokens: int = 0,
@@ -34,6 +36,7 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._decoder = tokenizer.new_decoder()
         self._skip_special = skip_special_tokens
+        self._keep = keep
         self._stops = tuple(stop)
         self._include_stop = include_stop
         self._min_tokens = min_tokens
@@ -65,7 +68,8 @@ class Detokenizer:
 
     def _push_one(self, token_id: int) -> str:
         token = self._tokenizer.id_to_token(token_id)
-        if token is None or (self._skip_special and self._tokenizer.is_special(token)):
+        skip = self._skip_special and token not in self._keep
+        if token is None or (skip and self._tokenizer.is_special(token)):
             return ""
         text = self._take(self._decoder.feed(token))
         if self._stops and self.matched is None and (preview := self._decoder.preview()):

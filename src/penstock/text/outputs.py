@@ -9,7 +9,12 @@ from penstock.core.plan import TokenLogprobs
 from penstock.core.request import FinishReason, Sampling
 from penstock.text.detokenizer import Detokenizer
 from penstock.text.params import SamplingParams
+from penstock.text.pieces import Answer, Content, Piece, merged
+from penstock.text.reading import AnswerParser, Reading
 from penstock.text.tokenizer import Tokenizer
+
+TOOL_CALLS = "tool_calls"
+"""finish reason of an answer that ended by itself and calls tools (OpenAI's word)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,11 @@ class TextDelta:
     logprobs: list[PositionLogprobs] | None = None
     """parallel to token_ids, when asked for"""
     finish_reason: str | None = None
-    """a `core.request.FinishReason` value"""
+    """a `core.request.FinishReason` value, or `TOOL_CALLS` in place of `stop`"""
     stop_reason: str | int | None = None
     """the stop string, or the stop id that the request itself asked for"""
+    pieces: list[Piece] = field(default_factory=list)
+    """what the text says: content, reasoning, tool calls; may lag behind it"""
 
 
 @dataclass(slots=True)
@@ -54,6 +61,8 @@ class CompletionOutput:
     logprobs: list[PositionLogprobs] | None
     finish_reason: str | None
     stop_reason: str | int | None
+    answer: Answer = field(default_factory=Answer)
+    """what the text says"""
 
 
 @dataclass(slots=True)
@@ -118,12 +127,16 @@ class Choice:
     tokenizer: Tokenizer
     params: SamplingParams
     sampling: Sampling
+    reading: Reading | None = None
+    """how to read the text; None: all of it is content"""
     texts: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[PositionLogprobs] | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
+    answer: Answer = field(default_factory=Answer)
     _detokenizer: Detokenizer = field(init=False)
+    _parser: AnswerParser | None = None
 
     def __post_init__(self) -> None:
         self._detokenizer = Detokenizer(
@@ -132,7 +145,9 @@ class Choice:
             stop=self.params.stops,
             include_stop=self.params.include_stop_str_in_output,
             min_tokens=self.params.min_tokens,
+            keep=self.reading.keep if self.reading else frozenset(),
         )
+        self._parser = self.reading.parser() if self.reading else None
         self.logprobs = None if self.params.logprobs is None else []
 
     def push(
@@ -159,6 +174,9 @@ class Choice:
         elif finish is not None:
             asked = stop_id is not None and stop_id in (self.params.stop_token_ids or ())
             self.finish_reason, self.stop_reason = finish.value, stop_id if asked else None
+        pieces = self._pieces(text)
+        if self.finish_reason == FinishReason.STOP.value and self.answer.tool_calls:
+            self.finish_reason = TOOL_CALLS
         delta = TextDelta(
             index=self.sampling.choice,
             text=text,
@@ -166,6 +184,7 @@ class Choice:
             logprobs=self._logprobs(logprobs, taken),
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
+            pieces=pieces,
         )
         self._keep(delta)
         return delta
@@ -184,7 +203,19 @@ class Choice:
             logprobs=self.logprobs,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
+            answer=self.answer,
         )
+
+    def _pieces(self, text: str) -> list[Piece]:
+        """What new text says."""
+        if self._parser is None:
+            pieces: list[Piece] = [Content(text)] if text else []
+        else:
+            pieces = self._parser.feed(text)
+            if self.finish_reason is not None:
+                pieces = merged([*pieces, *self._parser.end()])
+        self.answer.add(pieces)
+        return pieces
 
     def _logprobs(
         self, entries: Sequence[TokenLogprobs] | None, taken: int

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from penstock.core.request import Sampling
+from penstock.core.request import Sampling, Thinking
 from penstock.errors import ContextLengthError, InvalidFieldError
+from penstock.text.structured import StructuredOutputs
 from penstock.text.tokenizer import Tokenizer, read_json
 
 _MOST_IDS = 2**31
@@ -58,17 +59,26 @@ class SamplingParams:
     """alternatives per output token; 0 gives the chosen token alone"""
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputs | dict[str, Any] | None = None
+    """what the answer must look like"""
+    thinking_token_budget: int | None = None
+    """of chats: most tokens of a thinking section; then its end is forced"""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "min_p", *_PENALTIES):
             object.__setattr__(self, name, _number(getattr(self, name), name))
         for name in ("n", "top_k", "min_tokens"):
             _integer(getattr(self, name), name)
-        for name in ("seed", "max_tokens", "logprobs", "prompt_logprobs"):
+        for name in ("seed", "max_tokens", "logprobs", "prompt_logprobs", "thinking_token_budget"):
             if getattr(self, name) is not None:
                 _integer(getattr(self, name), name)
         for name in ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens"):
             _require(isinstance(getattr(self, name), bool), name, "true or false")
+        budget = self.thinking_token_budget
+        _require(budget is None or budget >= 0, "thinking_token_budget", "0 or more")
+        if self.structured_outputs is not None:
+            read = StructuredOutputs.read(self.structured_outputs)
+            object.__setattr__(self, "structured_outputs", read)
         _require(1 <= self.n <= MAX_CHOICES, "n", f"between 1 and {MAX_CHOICES}")
         _require(-1 <= self.top_k < _MOST_IDS, "top_k", "-1 or 0 (off) or positive")
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
@@ -95,19 +105,32 @@ class SamplingParams:
         seed: int,
         default_max_tokens: int | None = None,
         vocab_size: int = _MOST_IDS,
+        grammar: str = "",
+        thinking: Thinking | None = None,
     ) -> tuple[Sampling, ...]:
         """One `Sampling` a choice.
 
         seed: used when the request has none.
         default_max_tokens: used, as far as the context allows, when the request sets no limit.
         vocab_size: of the model; no id may reach it.
+        grammar: that the output must follow. thinking: bounds of its thinking section.
         Raises ContextLengthError when prompt and output do not fit max_model_len, and
         InvalidFieldError for what only the model's numbers show to be out of range.
         """
         room = max_model_len - prompt_len
         _check_room(prompt_len, self.max_tokens, max_model_len)
         limit = self.max_tokens if self.max_tokens is not None else default_max_tokens
-        stop_ids = [*(self.stop_token_ids or ()), *(() if self.ignore_eos else eos_ids)]
+        ends = tuple(eos_ids)
+        stop_ids = [
+            *(self.stop_token_ids or ()),
+            *(() if self.ignore_eos and not grammar else ends),
+        ]
+        if grammar and not stop_ids:
+            raise InvalidFieldError(
+                "This model has no end token, so a structured answer could not end.",
+                cure="Send stop_token_ids.",
+                param="structured_outputs",
+            )
         words = [*(self.bad_words_ids or ()), *_word_ids(self.bad_words or (), tokenizer)]
         base = replace(
             self._sampling(),
@@ -115,9 +138,17 @@ class SamplingParams:
             stop_ids=tuple(dict.fromkeys(stop_ids)),
             seed=seed if self.seed is None else self.seed,
             max_tokens=room if limit is None else min(limit, room),
+            grammar=grammar,
+            late_stop_ids=self._late(ends) if grammar else (),
+            thinking=thinking,
         )
         base.validate(vocab_size)
         return tuple(replace(base, choice=choice) for choice in range(self.n))
+
+    def _late(self, ends: tuple[int, ...]) -> tuple[int, ...]:
+        """End ids that wait until a grammar leaves nothing else."""
+        asked = self.stop_token_ids or ()
+        return tuple(end for end in ends if end not in asked) if self.ignore_eos else ()
 
     def _sampling(self) -> Sampling:
         """The part that needs neither tokenizer nor model."""

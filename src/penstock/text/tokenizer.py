@@ -124,6 +124,17 @@ class Tokenizer:
         token_id: int | None = self._backend.token_to_id(token)
         return token_id
 
+    @property
+    def named(self) -> dict[str, int]:
+        """Ids of the tokens that no other tokens spell for a grammar: special ones, and added ones
+        of the form <…>."""
+        found = {content: token_id for token_id, content in self._added.items()}
+        return {
+            text: token_id
+            for text, token_id in found.items()
+            if text in self._special or (text[:1] == "<" and text[-1:] == ">")
+        }
+
     def is_special(self, token: str) -> bool:
         """Whether `decode` leaves this token out when it skips special tokens."""
         return token in self._special

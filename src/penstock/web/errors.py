@@ -23,6 +23,8 @@ STATUS: dict[str, int] = {
     "invalid_field": 400,
     "unsupported_field": 400,
     "context_length_exceeded": 400,
+    "invalid_grammar": 400,
+    "grammar_too_complex": 400,
     "template_error": 400,
     "invalid_api_key": 401,
     "model_not_found": 404,

@@ -1,0 +1,46 @@
+"""The body fields that ask for structured output: OpenAI's, vLLM's, and vLLM's older names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock.errors import InvalidFieldError
+from penstock.server.fields import Parsed
+from penstock.text.structured import StructuredOutputs, of_response_format
+
+GUIDED = {
+    "guided_json": "json",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+    "structural_tag": "structural_tag",
+}
+"""older fields and what they are called within `structured_outputs`"""
+
+
+def structured_outputs(body: Parsed) -> StructuredOutputs | None:
+    """What the body asks for; None for free text. Raises InvalidFieldError, also when it asks in
+    two ways."""
+    asked: dict[str, StructuredOutputs] = {}
+    if body["response_format"] is not None:
+        form = of_response_format(body["response_format"])
+        if form is not None:
+            asked["response_format"] = form
+    if body["structured_outputs"]:
+        asked["structured_outputs"] = StructuredOutputs.read(body["structured_outputs"])
+    for name, kind in GUIDED.items():
+        if body[name] is not None:
+            given: dict[str, Any] = {kind: body[name]}
+            if kind == "json" and body["guided_whitespace_pattern"] is not None:
+                given["whitespace_pattern"] = body["guided_whitespace_pattern"]
+            asked[name] = StructuredOutputs(**given)
+    if body["guided_whitespace_pattern"] is not None and "guided_json" not in asked:
+        raise InvalidFieldError(
+            "guided_whitespace_pattern needs guided_json.", param="guided_whitespace_pattern"
+        )
+    if len(asked) > 1:
+        names = " and ".join(asked)
+        raise InvalidFieldError(
+            f"{names} each ask for an answer of some form.", cure="Send one.", param=list(asked)[1]
+        )
+    return next(iter(asked.values()), None)
