@@ -73,6 +73,16 @@ COMMANDS = (
         "Measure this machine for the hardware table",
     ),
     Command(
+        ("cache", "show"),
+        "penstock.cli.cache:show",
+        "Prepared weights that starts have left on the disk",
+    ),
+    Command(
+        ("cache", "clear"),
+        "penstock.cli.cache:clear",
+        "Delete prepared weights",
+    ),
+    Command(
         ("eval",),
         "penstock.cli.eval:evaluate",
         "Judge a model's quantization on a text",
@@ -81,6 +91,7 @@ COMMANDS = (
 GROUPS = {
     "workload": "Define a workload, draw it, and generate its load",
     "hw": "What devices can do and what they cost",
+    "cache": "Prepared weights on the disk",
 }
 """Help of first words that stand before several commands."""
 

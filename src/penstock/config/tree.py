@@ -74,6 +74,7 @@ def _check_model(model: ModelConfig) -> None:
     cure = "Name a local folder or a hub id, or leave it away for the demo model."
     _require(bool(model.model.strip()), "model", model.model, "it names no model", cure)
     _at_least(model, "max_model_len", 1)
+    _at_least(model, "weights_cache_bytes", 0)
     if model.seed is not None:
         ok = -(2**63) <= model.seed < 2**64
         _require(ok, "seed", model.seed, "it does not fit 64 bits", "Give a smaller number.")

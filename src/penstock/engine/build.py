@@ -54,6 +54,10 @@ class Stages:
         yield
         self.seconds[name] = time.perf_counter() - began
 
+    def rename(self, old: str, new: str) -> None:
+        """Say more about the latest stage."""
+        self.seconds[new] = self.seconds.pop(old)
+
 
 class Part:
     """What one rank has and does; all of it when it is alone."""
@@ -73,6 +77,9 @@ class Part:
             self.raw = read_config(self.folder)
         with self.stages.time("load weights"):
             self.loaded = load(config, self.folder, self.raw, self.device, ranks)
+        if self.loaded.kept.note:
+            found = self.loaded.kept.found
+            self.stages.rename("load weights", f"load weights (cache {found})")
 
     def word(self) -> Word:
         """What the leader wants to know."""
@@ -86,6 +93,8 @@ class Part:
         rows, longest = room.max_num_seqs, room.max_model_len
         with self.stages.time("prepare weights"):
             model = self.loaded.ready(room.max_num_batched_tokens, rows, longest, self.threads)
+        if self.loaded.kept.note:
+            self.stages.notes.append(self.loaded.kept.outcome())
         with self.stages.time("allocate cache"):
             caches = allocate_caches(
                 self.loaded.backend,

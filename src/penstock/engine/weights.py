@@ -46,7 +46,7 @@ def load_model(
     UnsupportedError; ConfigError when the memory does not hold the weights.
     """
     model = build_model(path, dtype, device, backend, format, ranks)
-    _check_room(model, device, ranks)
+    check_room(model, device, ranks)
     with torch.inference_mode():
         load_weights(path, model)
     return model
@@ -71,9 +71,12 @@ def build_model(
         raise
 
 
-def _check_room(model: LoadableLM, device: torch.device, ranks: RankGroup) -> None:
-    """On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
-    than to be killed in the midst of it. Rank 0, the first to come here, asks for all."""
+def check_room(model: LoadableLM, device: torch.device, ranks: RankGroup) -> None:
+    """Raise ConfigError when the memory does not hold the weights.
+
+    On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
+    than to be killed in the midst of it. Rank 0, the first to come here, asks for all.
+    """
     needed = sum(target.into.nbytes for target in model.targets().values())
     needed *= ranks.size * ranks.stage.count if ranks.leads else 1
     if device.type == "cpu" and needed > available_bytes(device):

@@ -7,6 +7,8 @@ row's result does not depend on its batch, bit for bit (see kernels/cpu/program.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from penstock.kernels.cpu.pack import PackedWeight
 from penstock.kernels.cpu.program import Program, pool
 from penstock.layers.decoder import Decoder, Layer
 from penstock.layers.linear import Linear
+from penstock.layers.store import UNKEPT, Store
 from penstock.quant.base import Matrix, Table
 from penstock.quant.int4 import Int4Matrix
 from penstock.quant.int8 import Int8Matrix
@@ -32,7 +35,7 @@ class NativeDecoder:
 
     max_tokens: most tokens of one step; max_rows: most rows whose logits are wanted at once;
     max_len: tokens of the longest request; threads: workers, the caller included (None: one for
-    each physical core).
+    each physical core). store: of the prepared weights.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class NativeDecoder:
         max_rows: int,
         max_len: int,
         threads: int | None = None,
+        store: Store = UNKEPT,
     ) -> None:
         """Takes the decoder apart: it cannot be used afterwards."""
         plan, ranks = decoder.plan, decoder.ranks
@@ -59,9 +63,15 @@ class NativeDecoder:
         self._pool = pool(threads)
         self._act = decoder.dtype
         rotation = decoder.rotary.table(max_len)
-        self._layers = [_PackedLayer(layer, *rotation) for layer in decoder.layers]
+        self._layers = [
+            _PackedLayer(layer, *rotation, store, f"layers.{index}")
+            for index, layer in zip(decoder.own, decoder.layers, strict=True)
+        ]
         self._embed = decoder.embed
-        self._norm = None if decoder.norm is None else decoder.norm.weight.float()
+        if self._embed is not None:
+            _keep_table(self._embed.table, store)
+        norm = decoder.norm
+        self._norm = None if norm is None else store.tensor("norm", norm.weight.float)
         self._x = torch.empty(max_tokens, plan.hidden_size)
         self._hidden = torch.empty_like(self._x) if ranks.stage.last else self._x
         self._partial = torch.empty_like(self._x) if ranks.size > 1 else None
@@ -72,7 +82,9 @@ class NativeDecoder:
             self._rows = torch.empty(max_rows, plan.hidden_size)
             self._logits = torch.empty(max_rows, decoder.head.ids.count)
             self._head = Program(self._pool, max_rows)
-            self._head.linear(_pack(decoder.head.table), self._rows, self._logits)
+            head = store.matrix("head", partial(_pack, decoder.head.table))
+            self._head.linear(head, self._rows, self._logits)
+        store.finish()
         self._caches: list[Tensor] = []
         self._body: list[Program] = []
 
@@ -152,27 +164,29 @@ class NativeDecoder:
 
 
 class _PackedLayer:
-    """A layer's weights in the kernels' layout."""
+    """A layer's weights in the kernels' layout; `prefix` is its name in the store."""
 
-    def __init__(self, layer: Layer, cos: Tensor, sin: Tensor) -> None:
+    def __init__(self, layer: Layer, cos: Tensor, sin: Tensor, store: Store, prefix: str) -> None:
         attention, mlp = layer.attention, layer.mlp
         shape = attention.shape
         self.window, self.group = shape.window, shape.group
         self.heads, self.mlp_size = attention.num_heads, mlp.down.inputs.count
         q_norm = k_norm = None
         if attention.norm is not None:
-            q_norm, k_norm = (attention.norm[i].float().contiguous() for i in (0, -1))
+            q_norm = store.tensor(f"{prefix}.q_norm", attention.norm[0].float)
+            k_norm = store.tensor(f"{prefix}.k_norm", attention.norm[-1].float)
         if not shape.rotary:
             cos = sin = None  # type: ignore[assignment]
         self.rope = Rope(cos, sin, q_norm, k_norm, shape.norm_eps or 0.0)
-        self.norm_in = layer.norm_in.weight.float()
-        self.norm_mid = layer.norm_mid.weight.float()
-        self.qkv = _pack_linear(attention.qkv)
-        self.out = _pack_linear(attention.out)
+        self.norm_in = store.tensor(f"{prefix}.norm_in", layer.norm_in.weight.float)
+        self.norm_mid = store.tensor(f"{prefix}.norm_mid", layer.norm_mid.weight.float)
+        self.qkv = store.matrix(f"{prefix}.qkv", partial(_pack_linear, attention.qkv))
+        self.out = store.matrix(f"{prefix}.out", partial(_pack_linear, attention.out))
         del attention.qkv, attention.out
-        self.gate_up = _pack_linear(mlp.gate_up, interleaved=True)
-        self.down = _pack_linear(mlp.down)
-        del mlp.gate_up, mlp.down
+        gate_up = partial(_pack_linear, mlp.gate_up, interleaved=True)
+        self.gate_up = store.matrix(f"{prefix}.gate_up", gate_up)
+        self.down = store.matrix(f"{prefix}.down", partial(_pack_linear, mlp.down))
+        del gate_up, mlp.gate_up, mlp.down
 
 
 def _pack_linear(linear: Linear, interleaved: bool = False) -> PackedWeight:
@@ -197,6 +211,16 @@ def _pack(
     levels = torch.cat((matrix.values & 15, matrix.values >> 4), dim=-1).flatten(1)
     levels = levels[:, : matrix.size]
     return pack.pack_int4(order(levels), order(matrix.scales), ordered_bias, matrix.parts)
+
+
+def _keep_table(table: Table, store: Store) -> None:
+    """Where ids are looked up stays in the layout of its format."""
+    assert isinstance(table, PlainMatrix | Int8Matrix)
+    values = table.values
+    table.values = store.tensor("embed", lambda: values, looked_up=True)
+    if isinstance(table, Int8Matrix):
+        scales = table.scales
+        table.scales = store.tensor("embed.scales", lambda: scales, looked_up=True)
 
 
 def _embed(program: Program, table: Table, out: Tensor) -> None:
