@@ -33,10 +33,11 @@ class Rig:
         retain: bool = True,
         groups: tuple[KVGroup, ...] = FULL,
         policy: str = "fcfs",
+        mixed: int | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.pool = BlockPool(blocks, BLOCK, retain)
-        limits = Limits(seqs, budget, context, depth)
+        limits = Limits(seqs, budget, context, depth, max_mixed_prefill_tokens=mixed)
         self.scheduler = Scheduler(limits, self.pool, groups, make_policy(policy, 10), self.clock)
         self.executor = FakeExecutor(groups, BLOCK)
         self.events: list[Any] = []
@@ -86,6 +87,17 @@ def test_decodes_go_first_and_a_long_prompt_takes_what_is_left() -> None:
     assert rig.step().samples == [True, True]
     rig.run()
     assert rig.text("b") == continuation(range(50, 80), 2)
+
+
+def test_prompt_tokens_beside_decodes_have_a_limit_of_their_own() -> None:
+    rig = Rig(budget=20, mixed=4)
+    rig.scheduler.add(submission("a", range(30), 4))
+    assert [rig.step().counts, rig.step().counts] == [[20], [10]]
+    rig.scheduler.add(submission("b", range(50, 90), 2))
+    assert [rig.step().counts for _ in range(3)] == [[1, 4]] * 3
+    assert rig.step().counts == [20], "nobody decodes any more"
+    rig.run()
+    assert rig.text("b") == continuation(range(50, 90), 2)
 
 
 def test_the_last_token_of_a_fully_cached_prompt_is_computed_again() -> None:

@@ -38,11 +38,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         stages=st.integers(1, 2),
         retain=st.booleans(),
         policy=st.sampled_from(["fcfs", "priority"]),
+        mixed=st.one_of(st.none(), st.integers(1, 24)),
     )
-    def start(self, groups, blocks, budget, depth, stages, retain, policy) -> None:
+    def start(self, groups, blocks, budget, depth, stages, retain, policy, mixed) -> None:
         self.clock = ManualClock()
         self.pool = BlockPool(blocks, BLOCK, retain)
-        self.limits = Limits(4, budget, 64, depth, stages)
+        self.limits = Limits(4, budget, 64, depth, stages, mixed)
         self.scheduler = Scheduler(
             self.limits, self.pool, GROUPS[groups], make_policy(policy, 5.0), self.clock
         )

@@ -35,6 +35,21 @@ def test_what_was_decided_is_told_with_reasons(tiny: Path) -> None:
     assert any("all requests at full length" in note for note in info.notes)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "up to 256 tokens, 48 of prompts while others decode"),
+        ({"max_num_mixed_prefill_tokens": 7}, "up to 256 tokens, 7 of prompts"),
+        ({"max_num_mixed_prefill_tokens": 0}, "up to 256 tokens"),
+        ({"max_num_batched_tokens": 64}, "up to 64 tokens"),
+    ],
+)
+def test_streams_flow_beside_prompts_unless_the_budget_is_given(
+    tiny: Path, options: dict[str, Any], words: str
+) -> None:
+    assert any(f"a step computes {words}" in note for note in build(tiny, **options).notes)
+
+
 def test_the_context_is_lowered_to_what_the_cache_holds(tiny: Path) -> None:
     info = build(tiny, kv_cache_memory_bytes=100_000)
     assert info.max_model_len == info.num_blocks * info.block_size < 512

@@ -55,6 +55,10 @@ def test_greedy_equals_transformers(llm: LLM, folder: Path) -> None:
         assert one.finish_reason == "length"
 
 
+def test_offline_no_prompt_is_held_back_for_streams(llm: LLM) -> None:
+    assert any(note == "a step computes up to 256 tokens" for note in llm.llm.info.notes)
+
+
 def test_a_stop_string_ends_the_engines_work(llm: LLM) -> None:
     (whole,) = llm.generate("Once upon", SamplingParams(seed=1, max_tokens=60), use_tqdm=False)
     text = whole.outputs[0].text

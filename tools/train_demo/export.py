@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 from model import Qwen3
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
 
@@ -54,6 +55,12 @@ def export_model(model: Qwen3, tokenizer: Path, out: Path) -> None:
             "chat_template": template,
         },
     )
+
+
+def exported_weights(folder: Path) -> dict[str, Tensor]:
+    """The state of a `Qwen3` from what `export_model` wrote."""
+    weights = load_file(folder / "model.safetensors")
+    return {name.removeprefix("model."): tensor.float() for name, tensor in weights.items()}
 
 
 def write_json(path: Path, value: object) -> None:

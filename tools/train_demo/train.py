@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from export import export_model
+from export import export_model, exported_weights
 from model import Qwen3, Shape
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -157,6 +157,8 @@ class Run:
         args.work.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
             self.load()
+        elif args.start:
+            self.model.load_state_dict(exported_weights(args.start))
         seed = args.seed + self.step
         self.short = Rows(args.data / "short.npz", args.batch, seed)
         self.long = Rows(args.data / "long.npz", max(1, args.batch // 4), seed + 1)
@@ -241,6 +243,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="what data.py made")
     parser.add_argument("--out", type=Path, required=True, help="folder for the exported model")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoint and log")
+    parser.add_argument("--start", type=Path, help="an exported model to go on from")
     parser.add_argument("--minutes", type=float, default=65)
     parser.add_argument("--decay-from", type=float, default=0.7)
     parser.add_argument("--batch", type=int, default=16, help="rows of 512 tokens in a step")

@@ -15,7 +15,15 @@ class EngineConfig:
         None,
         "Most tokens that one step computes; longer prompts are cut into chunks of this budget",
         unit="tokens",
-        automatic="chosen so that a full step stays short beside a decode step",
+        automatic="256 on a CPU, 8192 on a GPU, or --max-num-seqs if that is more",
+    )
+    max_num_mixed_prefill_tokens: int | None = option(
+        None,
+        "Most prompt tokens in a step in which other requests decode, so that their streams flow;"
+        " 0: no limit but --max-num-batched-tokens",
+        unit="tokens",
+        automatic="on a CPU 48 where --max-num-batched-tokens is left away, else no limit; no"
+        " limit offline",
     )
     enable_prefix_caching: bool = option(
         True, "Reuse the KV cache of prompts and outputs that begin alike"

@@ -83,6 +83,7 @@ def _check_model(model: ModelConfig) -> None:
 def _check_engine(engine: EngineConfig) -> None:
     _at_least(engine, "max_num_seqs", 1)
     _at_least(engine, "max_num_batched_tokens", 1)
+    _at_least(engine, "max_num_mixed_prefill_tokens", 0)
     _at_least(engine, "priority_ageing_s", 0.001)
     _at_least(engine, "block_size", 1)
     _at_least(engine, "kv_cache_memory_bytes", 1)

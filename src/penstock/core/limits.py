@@ -18,3 +18,6 @@ class Limits:
     """of the executor's pipeline. With several, the first stage has no way to know a token that
     the last one samples: a request then has at most one output that is not applied, and what
     decodes is spread over `depth` plans, so that every stage has one to work on."""
+    max_mixed_prefill_tokens: int | None = None
+    """prompt tokens in a step that others wait for to decode; None: what the budget leaves.
+    A prompt alone may have long steps, which cost less in total; beside streams they stall."""

@@ -284,6 +284,8 @@ class Scheduler:
         preempted = self.counters.preemptions
         self._schedule_decodes(plan, members)
         budget = self.limits.max_num_batched_tokens - len(members)
+        if self._decoding and self.limits.max_mixed_prefill_tokens is not None:
+            budget = min(budget, self.limits.max_mixed_prefill_tokens)
         for request in list(self._prefilling):
             if budget and request.slot >= 0:
                 budget -= self._schedule_chunk(request, budget, plan, members)

@@ -36,6 +36,9 @@ from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.parallel.stages import Stage
 
 CPU_BUDGET = 256
+CPU_MIXED_PREFILL = 48
+"""Arithmetic of a CPU catches up with its memory after some tens of rows: a step of 8 decodes and
+48 prompt tokens takes 4 times one of the decodes alone (docs/log.md), 256 tokens take 15 times."""
 GPU_BUDGET = 8192
 
 
@@ -159,7 +162,7 @@ def _build(
             words += workers.loaded()
     stages.notes += [loaded.weights_note([word.weight_bytes for word in words]), loaded.how]
     room = _fit(config, part, words)
-    limits = _limits(config, room)
+    limits = _limits(config, room, part)
     if workers is not None:
         workers.settle(room)
         way = config.engine.parallel_transport
@@ -227,13 +230,17 @@ def _threads(config: Config) -> int | None:
     return threads
 
 
-def _limits(config: Config, room: Room) -> Limits:
+def _limits(config: Config, room: Room, part: Part) -> Limits:
     engine = config.engine
     stages = engine.pipeline_parallel_size
     # A plan more than stages would hide the host's time, but make every batch smaller.
     depth = max(engine.scheduler_depth, stages)
-    tokens = room.max_num_batched_tokens
-    return Limits(engine.max_num_seqs, tokens, room.max_model_len, depth, stages)
+    tokens, mixed = room.max_num_batched_tokens, engine.max_num_mixed_prefill_tokens
+    if mixed is None and engine.max_num_batched_tokens is None and part.device.type == "cpu":
+        mixed = CPU_MIXED_PREFILL
+    beside = f", {mixed} of prompts while others decode" if mixed else ""
+    part.stages.notes.append(f"a step computes up to {tokens} tokens{beside}")
+    return Limits(engine.max_num_seqs, tokens, room.max_model_len, depth, stages, mixed or None)
 
 
 def _fit(config: Config, part: Part, words: list[Word]) -> Room:

@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -28,7 +29,11 @@ MIN_IN_FLIGHT = 64
 
 
 async def start_in_process(config: Config) -> AsyncLLM:
-    """An `AsyncLLM` over an engine in this process, or over processes when several are wanted."""
+    """An `AsyncLLM` over an engine in this process, or over processes when several are wanted.
+
+    Nobody watches a stream here, so prompts are not held back for those that decode."""
+    if config.engine.max_num_mixed_prefill_tokens is None:
+        config = replace(config, engine=replace(config.engine, max_num_mixed_prefill_tokens=0))
     if config.engine.data_parallel_size > 1:
         from penstock.engine.group import EngineGroup
 
