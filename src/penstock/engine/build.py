@@ -26,6 +26,7 @@ from penstock.engine.engine import ClosableExecutor, Engine, Publish
 from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
 from penstock.engine.frames import Room, Word
 from penstock.engine.hub import model_folder
+from penstock.engine.judge import Judge, ceiling, find_device, step_work
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
 from penstock.engine.load import choose_device, load
 from penstock.engine.runner import ModelRunner
@@ -135,12 +136,25 @@ def build_engine(
     try:
         ranks = workers.seat.ranks() if workers is not None else ALONE
         part = Part(config, ranks, index, activity)
+        judge = _judge(config, part)
         scheduler, executor, info = _build(config, clock, part, workers)
     except BaseException:
         if workers is not None:
             workers.close()
         raise
-    return Engine(scheduler, executor, clock, publish, activity), info
+    return Engine(scheduler, executor, clock, publish, activity, judge), info
+
+
+def _judge(config: Config, part: Part) -> Judge:
+    """What holds steps against the hardware. Raises ConfigError for a --hardware that is none."""
+    loaded, model, engine = part.loaded, part.loaded.model, config.engine
+    layers = max(len(group.layers) for group in model.kv_groups)
+    layer_bytes = part.word().token_bytes / layers * engine.tensor_parallel_size
+    work = step_work(part.raw, loaded.format.name, loaded.dtype, layer_bytes)
+    with part.stages.time("find hardware"):
+        device, note = find_device(engine.hardware, part.device, engine.processes)
+    part.stages.notes.append(note)
+    return Judge(work, ceiling(device, loaded.format.name, loaded.dtype, engine.processes))
 
 
 def check_split(config: Config) -> None:

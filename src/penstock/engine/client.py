@@ -73,6 +73,13 @@ class EngineStats:
     """wall time of the last step; 0 when idle"""
     device_s: float = 0.0
     schedule_s: float = 0.0
+    bytes_moved: float = 0.0
+    """what the last step could not do without (`sizing.floor`), over all ranks"""
+    operations: float = 0.0
+    floor_s: float = 0.0
+    """least seconds for that on this hardware; 0 where it is not known"""
+    bound: str = ""
+    """memory, compute or host: what takes the most of the last step; empty as above"""
     prefill_tokens: int = 0
     """of the last step"""
     decode_tokens: int = 0

@@ -20,6 +20,7 @@ from penstock.core.request import FinishReason, Submission
 from penstock.core.scheduler import Scheduler
 from penstock.engine.activity import Activity, Pace
 from penstock.engine.client import EngineStats
+from penstock.engine.judge import Judge
 from penstock.errors import PenstockError
 
 IDLE_S = 1.0
@@ -50,8 +51,9 @@ class Engine:
         clock: Clock,
         publish: Publish,
         activity: Activity | None = None,
+        judge: Judge | None = None,
     ) -> None:
-        """activity: told what the engine does."""
+        """activity: told what the engine does; judge: holds each step against the hardware."""
         self.scheduler = scheduler
         self._executor = executor
         self._clock = clock
@@ -59,6 +61,7 @@ class Engine:
         self._refused: list[Event] = []
         self._leaked = 0
         self._activity = activity or Activity()
+        self._judge = judge
         self._pace = Pace()
         self._under_way: deque[StepPlan] = deque()
         self._stats = EngineStats(at=clock.now())
@@ -96,15 +99,18 @@ class Engine:
             self._stats.device_s = result.device_s
             self._stats.schedule_s = scheduled - began + time.perf_counter() - collected
             self._pace.note(plan.num_tokens, max(collected - scheduled, result.device_s))
-            self._count(self._under_way.popleft())
+            self._count(self._under_way.popleft(), time.perf_counter() - began)
         else:
             self._activity.begin("waiting for blocks")
-        self._stats.step_s = time.perf_counter() - began
+            self._stats.step_s = time.perf_counter() - began
         self._tell()
 
-    def _count(self, plan: StepPlan) -> None:
+    def _count(self, plan: StepPlan, step_s: float) -> None:
         """The step whose result is there now."""
         stats = self._stats
+        stats.step_s = step_s
+        if self._judge is not None:
+            self._judge.note(plan, stats)
         stats.step = plan.step
         stats.decode_tokens = sum(1 for count in plan.counts if count == 1)
         stats.prefill_tokens = plan.num_tokens - stats.decode_tokens

@@ -75,13 +75,16 @@ UNUSED = Kept(UNKEPT, "")
 """where no kernels read packed weights"""
 
 
-def cache_folder(given: str | None) -> Path:
-    """The folder that the option names, or penstock/weights in the user's cache folder."""
-    if given is not None:
-        return Path(given).expanduser()
+def user_cache() -> Path:
+    """Where this user's programs keep what they can make again, for Penstock."""
     base = os.path.expandvars("$XDG_CACHE_HOME")  # absolute, says the XDG specification, or unset
     root = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
-    return root / "penstock" / "weights"
+    return root / "penstock"
+
+
+def cache_folder(given: str | None) -> Path:
+    """The folder that the option names, or the default one."""
+    return user_cache() / "weights" if given is None else Path(given).expanduser()
 
 
 def keep(

@@ -168,6 +168,21 @@ DEVICE_S = histogram(
 SCHEDULE_S = histogram(
     "step_schedule_seconds", "seconds", "Time of a step spent deciding, on the host.", HOST_S
 )
+STEP_BYTES = counter(
+    "step_bytes", "bytes", "What steps had to move: weights, and keys and values, read or written."
+)
+STEP_OPERATIONS = counter("step_operations", "operations", "What steps had to compute.")
+STEP_FLOOR_S = counter(
+    "step_floor_seconds",
+    "seconds",
+    "The least time for that on this hardware; compare with the sum of step_duration_seconds.",
+)
+STEP_BOUND = counter(
+    "step_bound",
+    "steps",
+    "Steps by what takes the most of them: memory, compute or host.",
+    "bound",
+)
 
 # Requests: one choice of a request counts as one
 SUCCESS = counter(

@@ -143,6 +143,11 @@ class Metrics:
             self._observe(c.STEP_S, stats.step_s)
             self._observe(c.DEVICE_S, stats.device_s)
             self._observe(c.SCHEDULE_S, stats.schedule_s)
+            self._add(c.STEP_BYTES, stats.bytes_moved)
+            self._add(c.STEP_OPERATIONS, stats.operations)
+            self._add(c.STEP_FLOOR_S, stats.floor_s)
+            if stats.bound:
+                self._engine.number(c.STEP_BOUND).add(1, stats.bound)
 
     # The server tells
 
