@@ -48,12 +48,18 @@ class Trace:
 class Driver:
     """An engine and what happens in it."""
 
-    def __init__(self, model: Path, max_model_len: int | None = None, **engine: Any) -> None:
+    def __init__(
+        self,
+        model: Path,
+        max_model_len: int | None = None,
+        quantization: str = "none",
+        **engine: Any,
+    ) -> None:
         """engine: fields of EngineConfig."""
         from penstock.engine.build import build_engine  # torch is imported here
 
         config = Config(
-            model=ModelConfig(model=str(model), max_model_len=max_model_len),
+            model=ModelConfig(str(model), quantization=quantization, max_model_len=max_model_len),
             engine=replace(EngineConfig(), **engine),
         ).check()
         self.clock = MonotonicClock()
