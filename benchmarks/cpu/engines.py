@@ -144,7 +144,7 @@ ENGINES = [
         lambda place: [module(sys.executable, "w8a8", place.source, _w8a8(place))],
     ),
     Engine(
-        "OpenVINO bf16", "openvino", 16, "bf16", (2, 2), _all("A B Dwarm", "A B"),
+        "OpenVINO bf16", "openvino", 16, "bf16", (2, 2), _all("A B C Dwarm", "A B"),
         **_openvino("fp16"),  # type: ignore[arg-type]
     ),
     Engine(

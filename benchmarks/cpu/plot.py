@@ -37,12 +37,12 @@ def draw(figures: Figures, path: Path) -> None:
                 for engine in reversed(ENGINES)
                 if (spread := figures.rate(shape, engine.name, work)) is not None
             ]
-            panel.set_title(f"{shape}  {TITLES[work]}", fontsize=9, loc="left")
             panel.spines[["top", "right"]].set_visible(False)
             panel.tick_params(labelsize=7)
             if not bars:
                 panel.set_axis_off()
                 continue
+            panel.set_title(f"{shape}  {TITLES[work]}", fontsize=9, loc="left")
             middles = [spread.median for _, spread in bars]
             below = [spread.median - spread.low for _, spread in bars]
             above = [spread.high - spread.median for _, spread in bars]

@@ -15,8 +15,8 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from benchmarks.cpu.works import Request
 ROOT = Path(__file__).parents[2]
 START_S = 900.0
 WORK_S = 900.0
+END_S = 20.0
 Run = Callable[[list[Request]], dict[str, float]]
 """Does requests at once, greedy and to their full length; returns `seconds` from the first sent to
 the last token, `first_s` to the first token of any, `tokens` made; more figures if it likes."""
@@ -55,15 +56,16 @@ class Child:
 
     def __init__(self, command: list[str], log: Path) -> None:
         self._log = log
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            cwd=ROOT,
-            text=True,
-            start_new_session=True,
-        )
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=ROOT,
+                text=True,
+                start_new_session=True,
+            )
         self.facts = self._read(START_S)
         self.rest()
 
@@ -102,20 +104,16 @@ class Child:
         return found
 
     def close(self) -> None:
-        """End the engine and what it has started."""
-        if self._process.poll() is None:
+        """End the engine and what it has started. May be called twice."""
+        process = self._process
+        if process.poll() is None:
             self.wake()
-            assert self._process.stdin is not None
-            try:
-                self._process.stdin.close()
-                self._process.wait(20)
-            except (OSError, subprocess.TimeoutExpired):
-                pass
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
-            try:
-                os.killpg(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                break
-            self._process.poll()
-            time.sleep(0.05)
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                assert pipe is not None
+                pipe.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        process.wait()

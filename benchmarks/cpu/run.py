@@ -4,8 +4,9 @@
 
 Every engine is started once a shape and stopped (SIGSTOP) while others work; a round gives each
 work to each engine, beginning with another one each time. In every round the machine's limits are
-measured as well. Lines go to LINES as they come; at the end the summary, the plot and the table in
-README.md are made from them (also alone: python -m benchmarks.cpu.summary).
+measured as well. Lines go to lines.jsonl as they come; at the end summary.json, plot.png and
+table.md are made from them (also alone: python -m benchmarks.cpu.summary), and the table in
+README.md unless only some engines ran or lengths were scaled.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ def main() -> None:
     began = time.monotonic()
     given.out.mkdir(parents=True, exist_ok=True)
     with (given.out / summary.LINES).open("w") as file:
-        for line in [lines[0]] if given.dry else measured(given, lines[0]):
-            lines += [] if line is lines[0] else [line]
+        print(json.dumps(lines[0]), file=file, flush=True)
+        for line in measured(given):
+            lines.append(line)
             print(json.dumps(line), file=file, flush=True)
             show(line)
     print(f"{(time.monotonic() - began) / 60:.1f} minutes")
-    if not given.tiny and not given.dry:
-        summary.write(lines, given.out, ROOT / "README.md")
+    whole = given.scale == 1 and not given.engines
+    summary.write(lines, given.out, ROOT / "README.md" if whole else None)
 
 
 def arguments() -> argparse.Namespace:
@@ -67,7 +69,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=summary.RESULTS)
     parser.add_argument("--scale", type=int, default=1, help="divides all lengths")
     parser.add_argument("--tiny", action="store_true", help="try it out on a tiny model: no result")
-    parser.add_argument("--dry", action="store_true", help="only write the head of the lines")
     given = parser.parse_args()
     given.peers, given.out = given.peers.absolute(), given.out.absolute()
     if given.tiny:
@@ -75,9 +76,8 @@ def arguments() -> argparse.Namespace:
     return given
 
 
-def measured(given: argparse.Namespace, head: Line) -> Iterator[Line]:
-    """The head, then a line a figure."""
-    yield head
+def measured(given: argparse.Namespace) -> Iterator[Line]:
+    """A line for each engine that starts, each figure and each look at the limits."""
     for shape in given.shapes.split(","):
         place = Place(given.peers, checkpoint(shape, given.checkpoints.absolute()))
         wanted = [name for name in given.engines.split(",") if name]

@@ -125,14 +125,15 @@ class Figures:
         return sum(max(line["steal"], line["foreign"]) > QUIET for line in self.lines)
 
     def rate(self, shape: str, engine: str, work: str) -> Spread | None:
-        """Measured, or from the baseline; None where there is neither."""
+        """Measured, or for a peer that did not take part from the baseline; else None."""
         found = self.rates.get((shape, engine, work))
         if found is not None:
             return found
         then = self.baseline["figures"].get(shape, {}).get(engine, {}).get(work)
         limit = "bandwidth" if work == "A" else "int8"
         now = self.limits.get((shape, limit))
-        if then is None or now is None:
+        took_part = any(key[:2] == (shape, engine) for key in self.rates)
+        if then is None or now is None or took_part:
             return None
         return Spread({0: then * now.median / self.baseline["limits"][limit]}, scaled=True)
 
