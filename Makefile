@@ -41,7 +41,7 @@ lock: $(READY)  ## write requirements.lock from what the virtual environment hol
 	$(BIN)/pip freeze --all --exclude-editable | grep -v "^pip==" | sed "s/+.*//" > requirements.lock
 
 system-deps:  ## packages of the operating system that tests need
-	@echo "system packages: none needed"
+	tools/system_deps.sh chromium prometheus
 
 clean:
 	rm -rf $(VENV) build dist

@@ -61,6 +61,29 @@ YARN = {
     "original_max_position_embeddings": 32,
 }
 
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "attention_factor": 1.2,
+    "short_factor": [1.0, 1.1, 1.3, 1.5, 2.0, 2.5],
+    "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 8.0],
+}
+GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "tie_word_embeddings": True}
+GRANITE = {
+    "embedding_multiplier": 6.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.25,
+    "logits_scaling": 0.5,
+}
+QWEN3_MOE = {
+    "head_dim": 16,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+    "norm_topk_prob": True,
+}
+
 
 def _shape(name: str, config: str, seed: int = 0, **fields: Any) -> Shape:
     return Shape(name, config, seed, fields)
@@ -136,6 +159,131 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
             mlp_bias=True,
         ),
     ),
+    "gemma2": (
+        _shape("caps", "Gemma2Config", sliding_window=8, **GEMMA),
+        _shape(
+            "no-caps",
+            "Gemma2Config",
+            sliding_window=33,
+            attn_logit_softcapping=None,
+            final_logit_softcapping=None,
+            **GEMMA | {"head_dim": 32, "num_key_value_heads": 1},
+        ),
+        _shape(
+            "biases",
+            "Gemma2Config",
+            sliding_window=5,
+            attention_bias=True,
+            num_hidden_layers=3,
+            attn_logit_softcapping=5.0,
+            **GEMMA | {"query_pre_attn_scalar": 24, "tie_word_embeddings": False},
+        ),
+    ),
+    "gemma3": (
+        _shape("windows", "Gemma3TextConfig", sliding_window=8, **GEMMA),
+        _shape(
+            "every-third",
+            "Gemma3TextConfig",
+            sliding_window=20,
+            sliding_window_pattern=3,
+            num_hidden_layers=4,
+            final_logit_softcapping=20.0,
+            **GEMMA | {"query_pre_attn_scalar": 40},
+        ),
+        _shape(
+            "stretched",
+            "Gemma3TextConfig",
+            sliding_window=12,
+            layer_types=["full_attention", "sliding_attention"],
+            rope_parameters={
+                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e4},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+            },
+            **GEMMA | {"num_key_value_heads": 1},
+        ),
+    ),
+    "phi3": (
+        _shape("short", "Phi3Config", original_max_position_embeddings=512),
+        _shape(
+            "window",
+            "Phi3Config",
+            sliding_window=16,
+            num_key_value_heads=4,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.5,
+            },
+            head_dim=16,
+        ),
+        _shape(
+            "longrope",
+            "Phi3Config",
+            tie_word_embeddings=True,
+            hidden_size=64,
+            original_max_position_embeddings=1,
+            rope_parameters=LONGROPE
+            | {"original_max_position_embeddings": 1, "partial_rotary_factor": 0.75},
+        ),
+        _shape(
+            "longrope-short",
+            "Phi3Config",
+            1,
+            hidden_size=64,
+            original_max_position_embeddings=512,
+            rope_parameters=LONGROPE
+            | {"original_max_position_embeddings": 512, "partial_rotary_factor": 0.75},
+        ),
+    ),
+    "olmo2": (
+        _shape("gqa", "Olmo2Config"),
+        _shape("mha", "Olmo2Config", num_key_value_heads=4, tie_word_embeddings=True),
+        _shape("biases", "Olmo2Config", attention_bias=True, head_dim=16, num_hidden_layers=3),
+    ),
+    "granite": (
+        _shape("multipliers", "GraniteConfig", **GRANITE),
+        _shape("tied", "GraniteConfig", tie_word_embeddings=True, **GRANITE),
+        _shape(
+            "biases",
+            "GraniteConfig",
+            attention_bias=True,
+            mlp_bias=True,
+            head_dim=16,
+            num_key_value_heads=1,
+            **GRANITE | {"residual_multiplier": 0.7},
+        ),
+    ),
+    "mixtral": (
+        _shape("two-of-four", "MixtralConfig", num_local_experts=4),
+        _shape(
+            "window",
+            "MixtralConfig",
+            sliding_window=9,
+            num_experts_per_tok=3,
+            num_local_experts=5,
+            head_dim=16,
+        ),
+        _shape("one", "MixtralConfig", num_experts_per_tok=1, tie_word_embeddings=True),
+    ),
+    "qwen3_moe": (
+        _shape("all-sparse", "Qwen3MoeConfig", **QWEN3_MOE),
+        _shape(
+            "mixed",
+            "Qwen3MoeConfig",
+            num_hidden_layers=3,
+            mlp_only_layers=[1],
+            **QWEN3_MOE | {"norm_topk_prob": False, "num_experts_per_tok": 2},
+        ),
+        _shape(
+            "steps",
+            "Qwen3MoeConfig",
+            num_hidden_layers=4,
+            decoder_sparse_step=2,
+            attention_bias=True,
+            tie_word_embeddings=True,
+            **QWEN3_MOE | {"head_dim": 32},
+        ),
+    ),
 }
 
 
@@ -154,14 +302,15 @@ def make_checkpoint(family: str, shape: Shape, seed: int, directory: Path) -> Pa
     config = getattr(transformers, shape.config)(**(SMALL | shape.fields))
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
+    one = 0.0 if shape.config.startswith("Gemma") else 1.0  # whose norms multiply by 1 + weight
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             if weight.dim() == 1:
-                weight.copy_(noise * 0.1 + (1.0 if "norm" in name else 0.0))
+                weight.copy_(noise * 0.1 + (one if "norm" in name else 0.0))
             else:
                 gain = 4.0 if name in ("lm_head.weight", "model.embed_tokens.weight") else 1.0
-                weight.copy_(noise * gain * weight.shape[1] ** -0.5)
+                weight.copy_(noise * gain * weight.shape[-1] ** -0.5)
     model.save_pretrained(path)
     return path
 

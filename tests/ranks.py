@@ -83,7 +83,7 @@ class Team:
     """The leader here, and its processes. A `Group` for the engine's GroupExecutor."""
 
     def __init__(self, size: int, stages: int = 1) -> None:
-        self.stages = stages
+        self.size, self.stages = size, stages
         world = World(size, stages)
         self._lines: list[Connection] = []
         self._processes = []

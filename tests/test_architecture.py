@@ -42,6 +42,7 @@ NO_MIRROR = {
     "core/plan.py": "records",
     "core/sharing.py": "part of the scheduler, driven by its state machine",
     "core/tables.py": "part of the scheduler, driven by its state machine",
+    "core/waiting.py": "part of the scheduler, driven by its state machine",
     "engine/child.py": "driven by test_group.py, which kills, stops and hangs its processes",
     "engine/client.py": "an interface and records",
     "kernels/cpu/ops.py": "records",

@@ -15,6 +15,7 @@ PAGES = {
     "api.md": "penstock.server.apidoc:render",
     "cli.md": "penstock.cli.pages:commands",
     "config.md": "penstock.cli.pages:config",
+    "grafana.json": "penstock.observe.grafana:render",
     "metrics.md": "penstock.observe.catalog:render_docs",
     "workload.schema.json": "penstock.workload.file:render_schema",
 }

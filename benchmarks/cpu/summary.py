@@ -255,7 +255,7 @@ def markdown(figures: Figures) -> str:
         " scaled."
     ]
     for shape in figures.shapes:
-        parts += [_limits(figures, shape), _rates(figures, shape)]
+        parts += [_limits(figures, shape), _rates(figures, shape), _roofline(figures, shape)]
     parts.append(_bars(verdicts(figures)))
     if figures.disturbed:
         parts.append(
@@ -263,7 +263,7 @@ def markdown(figures: Figures) -> str:
             " load or steal."
         )
     parts += [f"Failed: {line['engine']} on {line['shape']}." for line in figures.failed]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _limits(figures: Figures, shape: str) -> str:
@@ -292,6 +292,34 @@ def _cell(figures: Figures, shape: str, engine: Engine, work: str) -> str:
     share = figures.limit_share(shape, engine, work)
     text = found.text() if found else ""
     return f"{text}, {share.median:.0%}" if share else text
+
+
+def _roofline(figures: Figures, shape: str) -> str:
+    """Penstock's steps against the floor of what they moved and computed, as it counts them."""
+    columns = ["Penstock's steps", "MB", "G operations", "floor, ms", "measured, ms"]
+    rows = [[*columns, "floor / measured", "host share"], ["---"] * 7]
+    for engine in (engine for engine in ENGINES if not engine.peer):
+        for work in WORKS:
+            sums = [
+                figures.sums(shape, engine.name, work, name)
+                for name in ("steps", "bytes_moved", "operations", "floor_s", "step_s")
+            ]
+            if not sums[0]:
+                continue
+            steps, moved, operations, floor_s, step_s = (sum(values) for values in sums)
+            host = figures.sums(shape, engine.name, work, "host_share")
+            rows.append(
+                [
+                    f"{engine.name} {work}",
+                    f"{moved / steps / 1e6:.0f}",
+                    f"{operations / steps / 1e9:.2f}",
+                    f"{floor_s / steps * 1e3:.2f}",
+                    f"{step_s / steps * 1e3:.2f}",
+                    f"{floor_s / step_s:.0%}",
+                    f"{median(host):.1%}" if host else "-",
+                ]
+            )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) if len(rows) > 2 else ""
 
 
 def _bars(found: list[Verdict]) -> str:

@@ -9,6 +9,8 @@
     │   ├── ContextLengthError    prompt and output do not fit the context or the KV cache
     │   ├── TemplateError         the chat template refused the messages
     │   ├── ModelNotFoundError    no such model is served here
+    │   ├── NotFoundError         no such file, batch or response (of this key)
+    │   ├── NotEnabledError       the server was started without what this needs
     │   ├── BodyTooLargeError     the request's body is over the limit
     │   └── AuthError             missing or wrong API key
     ├── UnavailableError          not now; sending it again later can help
@@ -94,6 +96,14 @@ class TemplateError(RequestError):
 
 class ModelNotFoundError(RequestError):
     code = "model_not_found"
+
+
+class NotFoundError(RequestError):
+    code = "not_found"
+
+
+class NotEnabledError(RequestError):
+    code = "not_enabled"
 
 
 class BodyTooLargeError(RequestError):

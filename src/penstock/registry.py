@@ -37,14 +37,31 @@ ARCHITECTURES = Registry(
     "architecture",
     UnknownArchitectureError,
     {
+        "Gemma2ForCausalLM": "penstock.models.gemma2:read",
+        "Gemma3ForCausalLM": "penstock.models.gemma3:read",
+        "GraniteForCausalLM": "penstock.models.granite:read",
         "LlamaForCausalLM": "penstock.models.llama:read",
         "MistralForCausalLM": "penstock.models.mistral:read",
+        "MixtralForCausalLM": "penstock.models.mixtral:read",
+        "Olmo2ForCausalLM": "penstock.models.olmo2:read",
+        "Phi3ForCausalLM": "penstock.models.phi3:read",
         "Qwen2ForCausalLM": "penstock.models.qwen2:read",
         "Qwen3ForCausalLM": "penstock.models.qwen3:read",
+        "Qwen3MoeForCausalLM": "penstock.models.qwen3_moe:read",
         "SmolLM3ForCausalLM": "penstock.models.smollm3:read",
     },
 )
 """`architectures` of config.json -> read(ConfigJson) -> a model's plan, which can `build` it"""
+
+MODEL_IMPLS = Registry(
+    "model implementation",
+    ConfigError,
+    {
+        "any": "penstock.models.any:read",
+        "transformers": "penstock.models.any:read",
+    },
+)
+"""--model-impl -> the same for any architecture; beside `penstock`, which is the table above"""
 
 ATTENTION_BACKENDS = Registry(
     "attention backend",

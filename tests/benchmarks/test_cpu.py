@@ -137,6 +137,12 @@ def test_the_table_says_all_and_goes_between_the_markers() -> None:
     assert BEGIN in (ROOT / "README.md").read_text()
 
 
+def test_penstocks_steps_stand_against_their_floor() -> None:
+    sums = {"steps": 4, "bytes_moved": 4e8, "operations": 8e9, "floor_s": 0.02, "step_s": 0.04}
+    table = markdown(Figures(lines(**sums), BASELINE))
+    assert f"| {INT8} H | 100 | 2.00 | 5.00 | 10.00 | 50% | 6.0% |" in table
+
+
 def test_disturbed_lines_are_counted() -> None:
     assert "4 of 8 lines" in markdown(Figures(lines(foreign=0.5), BASELINE))
 

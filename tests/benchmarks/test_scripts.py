@@ -17,6 +17,7 @@ SCRIPTS = {
     "prefix": ("--pairs 1 --requests 4 --prefix-len 200 --output-len 4", "unshared: throughput"),
     "chunks": ("--pairs 1 --prompt-len 1000 --streams 3", "default budget: step"),
     "start": ("--runs 1 --starts 1", "what the last start printed"),
+    "pack": ("--pairs 1 --output-len 8", "decode, huge pages / mapped"),
     "allreduce": ("--ranks 2", "shared memory / gloo's own"),
     "pipeline": ("--pairs 1 --requests 4 --output-len 8", "two stages / one process"),
     "data_parallel": (
@@ -24,6 +25,10 @@ SCRIPTS = {
         "two engines / one engine with all",
     ),
     "router": ("--decisions 100", "router decision p50"),
+    "batch_beside": (
+        "--pairs 1 --requests 10 --rate 10 --prompt-len 60 --output-len 8 --rows 4000",
+        "TTFT p95, beside a batch / alone",
+    ),
     "scheduler": ("--pairs 1 --steps 100 --requests 32", "depth 2: median step"),
 }
 

@@ -11,7 +11,7 @@ from penstock.core.clock import ManualClock
 from penstock.core.events import CacheChanged, Finished, Held, Preempted, Scheduled, TokensOut
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, KVGroup, StepPlan, StepResult
-from penstock.core.policy import fcfs, make_policy
+from penstock.core.policy import make_policy
 from penstock.core.request import FinishReason
 from penstock.core.scheduler import Scheduler
 from penstock.errors import ContextLengthError, InvalidFieldError
@@ -352,4 +352,6 @@ def test_same_inputs_same_events() -> None:
 
 
 def test_fcfs_is_the_default_name() -> None:
-    assert make_policy("fcfs", 0.0) is fcfs
+    first, second = submission("a", [1]), submission("b", [1], priority=-5)
+    key = make_policy("fcfs", 0.0)
+    assert key(first, 0) < key(second, 1)

@@ -67,7 +67,7 @@ def test_a_hit_reads_no_tensor_of_the_checkpoint(
 ) -> None:
     wanted = config(wide, tmp_path, quantization="int4")
     expected = logits(loaded(wanted))
-    monkeypatch.setattr("penstock.engine.load.load_weights", None)
+    monkeypatch.setattr("penstock.engine.load.fill", None)
     assert torch.equal(logits(loaded(wanted)), expected)
 
 

@@ -172,6 +172,8 @@ BACKENDS = pytest.mark.parametrize("backend", ["torch", NATIVE])
 
 
 ONE_EACH = [(family, shapes[0]) for family, shapes in oracle.FAMILIES.items()]
+FIRST = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+"""families whose cover is whole in the normal run; the others' in the slow one"""
 
 
 @BACKENDS
@@ -179,7 +181,7 @@ ONE_EACH = [(family, shapes[0]) for family, shapes in oracle.FAMILIES.items()]
 def test_the_same_tokens_for_a_cover_of_mixes(
     family: str, shape: oracle.Shape, backend: str, folder: Path
 ) -> None:
-    check(family, shape, COVER, folder, backend)
+    check(family, shape, COVER if family in FIRST else COVER[:1], folder, backend)
 
 
 @BACKENDS

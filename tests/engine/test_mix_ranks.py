@@ -23,7 +23,8 @@ from tests.ranks import Team
 
 SHAPES = {f"{family}-{shape.name}": (family, shape) for family, shape in oracle.shapes()}
 ONE_EACH = ["llama-tied", "mistral-window", "qwen2-untied", "qwen3-windows", "smollm3-untied"]
-"""1 and 2 KV heads: fewer than ranks, as many, and more; biases, windows, a tied head"""
+ONE_EACH += ["qwen3_moe-all-sparse"]
+"""1 and 2 KV heads: fewer than ranks, as many, and more; biases, windows, a tied head, experts"""
 BACKENDS = ("torch", NATIVE)
 WAYS = ("shared_memory", "distributed")
 TEAMS = {"tp2": (2, 1), "tp4": (4, 1), "pp2": (1, 2), "tp2-pp2": (2, 2)}
@@ -65,6 +66,8 @@ def check(team: Team, name: str, backend: str, way: str, mixes: list[Mix], folde
             pytest.skip(reason)
         if shape.fields.get("head_dim", 12) not in NATIVE_HEADS:
             shape = replace(shape, name=f"{shape.name}-16", fields=shape.fields | {"head_dim": 16})
+    if family == "olmo2" and team.size > 1:
+        backend = "torch"  # as at a start: the programs have no norm over the heads of all ranks
     path, prompts, expected = answered(family, shape, folder)
     model = team.load(path, way=way, backend=backend)
     for prompt in prompts[:8]:

@@ -44,7 +44,7 @@ def start(
 ) -> Kept:
     """What an engine does with its weights, which are VALUES."""
     kept = keep(model, folder, dtype, ranks, copied=False, weight_bytes=40000)
-    assert torch.equal(kept.store.tensor("x", make), VALUES)
+    assert torch.equal(kept.store.tensor(make), VALUES)
     kept.store.finish()
     return kept
 
@@ -156,7 +156,7 @@ def test_engines_that_start_together_prepare_once(model: ModelConfig, checkpoint
     found: list[Kept] = []
     second = threading.Thread(target=lambda: found.append(start(model, checkpoint, make=never)))
     second.start()
-    first.store.tensor("x", lambda: VALUES)
+    first.store.tensor(lambda: VALUES)
     assert found == []
     first.store.finish()
     second.join(30)
@@ -165,7 +165,7 @@ def test_engines_that_start_together_prepare_once(model: ModelConfig, checkpoint
 
 def test_a_start_that_fails_lets_the_next_one_prepare(model: ModelConfig, checkpoint: Path) -> None:
     failed = keep(model, checkpoint, torch.float32, ALONE, False, 40000)
-    failed.store.tensor("x", lambda: VALUES)
+    failed.store.tensor(lambda: VALUES)
     del failed
     assert start(model, checkpoint).found == "miss"
 

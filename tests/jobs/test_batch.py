@@ -156,6 +156,6 @@ def test_two_processes_do_not_share_a_batch(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.05)
-        with pytest.raises(ConfigError, match="another process works on this job"):
+        with pytest.raises(ConfigError, match="another process works on it"):
             Batch(source, output, "fake")
         process.kill()

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.errors import UnavailableError
 from penstock.jobs.batch import scan
+from penstock.jobs.database import Database
 from penstock.jobs.runner import Reply, work
 from penstock.jobs.store import Counts, Job, Store
 from tests.jobs.fake_api import FakeApi
@@ -17,9 +18,9 @@ from tests.jobs.fake_api import FakeApi
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "state.sqlite")
-    yield opened
-    opened.close()
+    database = Database(tmp_path / "state.sqlite")
+    yield Store(database)
+    database.close()
 
 
 def make_job(store: Store, folder: Path, count: int) -> Job:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from penstock.errors import ConfigError
+from penstock.jobs.database import Database
 from penstock.jobs.store import PAGE, Counts, Job, Result, Row, State, Store
 
 JOB = Job("j", "in.jsonl", "00", "demo", "in_progress", 1.0)
@@ -15,9 +13,9 @@ JOB = Job("j", "in.jsonl", "00", "demo", "in_progress", 1.0)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "state.sqlite")
-    yield opened
-    opened.close()
+    database = Database(tmp_path / "state.sqlite")
+    yield Store(database)
+    database.close()
 
 
 def rows(count: int) -> list[tuple[Row, bytes]]:
@@ -97,40 +95,19 @@ def test_jobs_are_apart_and_deleted_with_their_rows(store: Store) -> None:
     assert store.counts("k") == Counts(waiting=1)
 
 
+def test_results_are_read_by_state(store: Store) -> None:
+    store.create(JOB, rows(3))
+    store.finish("j", [Result(3, State.DONE, b"three"), Result(1, State.FAILED, b"one")])
+    assert list(store.results("j", [State.DONE])) == [b"three"]
+    assert list(store.results("j", [State.FAILED])) == [b"one"]
+
+
 def test_state_survives_closing(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
-    first = Store(path)
-    first.create(JOB, rows(2))
-    first.finish("j", [Result(1, State.DONE, b"one")])
+    first = Database(path)
+    Store(first).create(JOB, rows(2))
+    Store(first).finish("j", [Result(1, State.DONE, b"one")])
     first.close()
-    second = Store(path)
-    assert second.counts("j") == Counts(waiting=1, done=1)
+    second = Database(path)
+    assert Store(second).counts("j") == Counts(waiting=1, done=1)
     second.close()
-
-
-def test_a_second_process_is_refused(store: Store, tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib; from penstock.jobs.store import Store\n"
-        "from penstock.errors import ConfigError\n"
-        "try: Store(pathlib.Path(sys.argv[1]))\n"
-        "except ConfigError as error: print(error)\n"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "state.sqlite")]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "cannot be opened: database is locked" in told
-
-
-def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "s.sqlite"
-    path.write_bytes(b"not a database, but long enough to be read as one " * 40)
-    with pytest.raises(ConfigError, match="no job state"):
-        Store(path)
-
-
-def test_another_schema_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "s.sqlite"
-    store = Store(path)
-    store._db.execute("PRAGMA user_version = 99")
-    store.close()
-    with pytest.raises(ConfigError, match="schema 99"):
-        Store(path)

@@ -31,8 +31,10 @@ def dense(w: dict[str, Tensor], x: Tensor, shape: AttentionShape) -> Tensor:
         out = out.view(TOKENS, -1, shape.head_dim)
         if f"a.{name}_norm.weight" in w:
             assert shape.norm_eps is not None
-            scale = (out.pow(2).mean(-1, keepdim=True) + shape.norm_eps).rsqrt()
-            out = out * scale * w[f"a.{name}_norm.weight"]
+            weight = w[f"a.{name}_norm.weight"] + shape.norm_offset
+            dims = (-2, -1) if shape.norm_whole else -1
+            out = out * (out.pow(2).mean(dims, keepdim=True) + shape.norm_eps).rsqrt()
+            out = out * weight.view(-1, shape.head_dim)
         if shape.rotary and name != "v":
             positions = torch.arange(TOKENS)
             out = Rotary(Rope(), shape.head_dim, torch.float32, CPU)(positions)(out)
@@ -42,10 +44,14 @@ def dense(w: dict[str, Tensor], x: Tensor, shape: AttentionShape) -> Tensor:
     mask = at[:, None] >= at
     if shape.window:
         mask &= at[:, None] - at < shape.window
-    out = F.scaled_dot_product_attention(
-        heads("q")[None], heads("k")[None], heads("v")[None], attn_mask=mask, enable_gqa=True
-    )
-    out = out[0].transpose(0, 1).reshape(TOKENS, -1)
+    groups = shape.num_heads // shape.num_kv_heads
+    k, v = (heads(name).repeat_interleave(groups, 0) for name in "kv")
+    scale = shape.head_dim**-0.5 if shape.scale is None else shape.scale
+    scores = heads("q") @ k.transpose(1, 2) * scale
+    if shape.softcap:
+        scores = shape.softcap * (scores / shape.softcap).tanh()
+    out = scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v
+    out = out.transpose(0, 1).reshape(TOKENS, -1)
     return F.linear(out, w["a.o_proj.weight"], w.get("a.o_proj.bias"))
 
 
@@ -54,6 +60,8 @@ SHAPES = [
     AttentionShape(24, 4, 1, 10, qkv_bias=True, window=3, group=1),
     AttentionShape(24, 2, 2, 8, qkv_bias=True, out_bias=True, norm_eps=0.1, group=1),
     AttentionShape(24, 4, 2, 4, rotary=False, norm_eps=1e-6, group=1),
+    AttentionShape(24, 4, 2, 4, norm_eps=1e-6, norm_whole=True, group=1),
+    AttentionShape(24, 4, 2, 4, norm_eps=1e-6, norm_offset=1.0, scale=0.7, softcap=2.0, group=1),
 ]
 
 

@@ -20,6 +20,15 @@ CASES: list[tuple[Rope, dict[str, Any]]] = [
         LLAMA3 | {"original_max_position_embeddings": 256},
     ),
     (
+        Rope(1e4, "longrope", original_max=512, factors=tuple(1 + i / 8 for i in range(32))),
+        {
+            "factor": 4.0,
+            "original_max_position_embeddings": 512,
+            "short_factor": [1 + i / 8 for i in range(32)],
+            "long_factor": [2.0] * 32,
+        },
+    ),
+    (
         Rope(1e6, "yarn", factor=4.0, original_max=1024),
         {"factor": 4.0, "original_max_position_embeddings": 1024},
     ),
@@ -68,3 +77,11 @@ def test_attention_factor_scales_and_dtype_is_kept() -> None:
     rotated = Rotary(Rope(attention_factor=2.0), 4, torch.bfloat16, CPU)(at)(x)
     assert rotated.dtype == torch.bfloat16
     assert torch.equal(rotated, x * 2)
+
+
+def test_a_part_of_each_head() -> None:
+    x, at = torch.randn(3, 2, 12), torch.tensor([0, 5, 9])
+    rotated = Rotary(Rope(partial=0.5), 12, torch.float32, CPU)(at)(x)
+    assert torch.equal(rotated[..., 6:], x[..., 6:])
+    expected = Rotary(Rope(), 6, torch.float32, CPU)(at)(x[..., :6].contiguous())
+    assert torch.equal(rotated[..., :6], expected)

@@ -64,7 +64,7 @@ def test_yarn_reads_all_its_fields() -> None:
 @pytest.mark.parametrize(
     ("raw", "named"),
     [
-        ({"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "longrope"),
+        ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "ntk"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta": 1}}, "beta"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1.0}}}, "full_attention"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
@@ -93,3 +93,30 @@ def test_a_missing_factor_is_a_damaged_checkpoint(kind: str) -> None:
 def test_senseless_numbers_are_a_damaged_checkpoint(fields: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="make no sense"):
         read({"rope_scaling": fields})
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 2.0],
+    "long_factor": [3.0, 4.0],
+    "original_max_position_embeddings": 256,
+}
+
+
+def test_longrope_takes_the_set_of_the_longest_request() -> None:
+    rope, reach = read({"rope_scaling": LONGROPE})
+    assert (rope.factors, rope.factor, reach) == ((3.0, 4.0), 4.0, 1024)
+    assert rope.attention_factor == pytest.approx((1 + 2 / 8) ** 0.5)
+    short = ConfigJson({"rope_scaling": LONGROPE}, longest=256)
+    assert read_rope(short, 1024, 10000.0)[0].factors == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("factors", [[], [0.0, 1.0], ["1", 2.0]])
+def test_senseless_factors_are_a_damaged_checkpoint(factors: list[Any]) -> None:
+    with pytest.raises(CheckpointError, match="long_factor"):
+        read({"rope_scaling": LONGROPE | {"long_factor": factors}})
+
+
+def test_a_part_of_each_head_where_the_family_has_it() -> None:
+    config = ConfigJson({"rope_parameters": {"partial_rotary_factor": 0.25}})
+    assert read_rope(config, 64, 10000.0, partial=True)[0].size(64) == 16

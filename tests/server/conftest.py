@@ -20,5 +20,6 @@ def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """One server for all tests that leave it as it was. Few blocks, so that requests meet."""
     output = tmp_path_factory.mktemp("server") / "output"
     flags = ["--kv-cache-memory-bytes", "2MiB", "--num-threads", "1", "--api-key", KEY]
+    flags += ["--data-dir", str(tmp_path_factory.mktemp("data"))]
     with serving(checkpoint, output, *flags, "--served-model-name", "tiny") as made:
         yield made

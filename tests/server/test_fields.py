@@ -180,7 +180,7 @@ def test_bodies_that_are_no_objects(data: bytes, words: str) -> None:
 
 
 def test_the_schema_describes_what_is_used() -> None:
-    described = schema(CHAT)
+    described = schema(table(CHAT))
     assert described["required"] == ["messages"]
     assert described["properties"]["temperature"]["type"] == "number"
     assert "tools" not in described["properties"]

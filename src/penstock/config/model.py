@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.config.option import option
-from penstock.registry import FORMATS
+from penstock.registry import FORMATS, MODEL_IMPLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,13 @@ class ModelConfig:
         " the machine share, or `copied` to huge pages of each, which are read faster; `auto` maps"
         " with several engines, and where there are no huge pages",
         choices=("auto", "mapped", "copied"),
+    )
+    model_impl: str = option(
+        "auto",
+        "Whose modelling code computes the model: `penstock` has a file for the architecture;"
+        " `any`, or `transformers`, takes that library's with our paged attention; `auto` the"
+        " first where there is one, else the second where it is installed",
+        choices=("auto", "penstock", *MODEL_IMPLS.names),
     )
     max_model_len: int | None = option(
         None,

@@ -25,6 +25,14 @@ class ServerConfig:
     max_body_bytes: int = option(
         32 * 2**20, "Largest body of a request; takes suffixes such as 32MiB", unit="bytes"
     )
+    data_dir: str | None = option(
+        None,
+        "Folder for what clients leave here: files, batches and stored responses",
+        automatic="nothing is kept: no files, no batches, no stored responses",
+    )
+    max_file_bytes: int = option(
+        200 * 2**20, "Largest file of an upload; takes suffixes such as 200MiB", unit="bytes"
+    )
     request_timeout_s: float | None = option(
         None,
         "Deadline of requests that bring none",

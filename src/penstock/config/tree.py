@@ -111,6 +111,7 @@ def _check_server(server: ServerConfig) -> None:
     _require(ok, "port", server.port, "no such port", "Use 0 (any free one) to 65535.")
     _at_least(server, "max_waiting", 0)
     _at_least(server, "max_body_bytes", 1024)
+    _at_least(server, "max_file_bytes", 1024)
     _at_least(server, "drain_timeout_s", 0)
     _at_least(server, "request_timeout_s", 0.001)
     _at_least(server, "health_stuck_after_s", 1)

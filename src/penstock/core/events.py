@@ -97,3 +97,14 @@ class CacheChanged:
 
 
 Event = Queued | Held | Scheduled | Preempted | TokensOut | PromptLogprobs | Finished | CacheChanged
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since start."""
+
+    prefix_queries: int = 0
+    """tokens looked up in the prefix cache"""
+    prefix_hits: int = 0
+    """tokens found there"""
+    preemptions: int = 0

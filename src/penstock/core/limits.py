@@ -21,3 +21,8 @@ class Limits:
     max_mixed_prefill_tokens: int | None = None
     """prompt tokens in a step that others wait for to decode; None: what the budget leaves.
     A prompt alone may have long steps, which cost less in total; beside streams they stall."""
+
+    @property
+    def background_tokens(self) -> int:
+        """Most tokens of background work in one step, so that no step is long for its sake."""
+        return max(1, self.max_num_batched_tokens // 4)

@@ -40,9 +40,18 @@ def priority(ageing_s: float) -> Policy:
     return key
 
 
+def background_last(policy: Policy) -> Policy:
+    """Background work behind everything else, and in its own order within."""
+
+    def key(submission: Submission, serial: int) -> tuple[float, ...]:
+        return (float(submission.background), *policy(submission, serial))
+
+    return key
+
+
 def make_policy(name: str, ageing_s: float) -> Policy:
     if name == "fcfs":
-        return fcfs
+        return background_last(fcfs)
     if name == "priority":
-        return priority(ageing_s)
+        return background_last(priority(ageing_s))
     raise ConfigError(f"No scheduling policy is called {name!r}.", cure="Choose fcfs or priority.")

@@ -14,6 +14,13 @@ MAX_LOGPROBS = 64
 """Most alternatives a request may ask for at each position."""
 
 
+BACKGROUND = 2**32
+"""Added to the priority of background work. It then takes what the others leave, under any
+policy."""
+FOREGROUND = 2**31
+"""The priorities that clients may send are below."""
+
+
 class FinishReason(StrEnum):
     STOP = "stop"
     """a stop id (EOS included) or, decided above the engine, a stop string"""
@@ -132,6 +139,10 @@ class Submission:
     output: list[int] = field(default_factory=list)
     """ids that another engine generated for it already: this one continues after them, and the
     next draw's output position is their number"""
+
+    @property
+    def background(self) -> bool:
+        return self.priority >= FOREGROUND
 
 
 class Request:

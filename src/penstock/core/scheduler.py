@@ -14,20 +14,25 @@ Progress: running requests are kept in queue order, blocks are taken from the la
 only, and a request never takes them from one before it. So the first one always runs to its end,
 whatever the others lose. After a preemption nobody is admitted in the same step, and whoever was
 preempted comes back only when its blocks and a margin that grows with its losses are there.
+
+Background work stands behind all others in every queue. It has a small share of each step, pauses
+while somebody waits for a first token, and gives up slots and blocks that others need.
 """
 
 from __future__ import annotations
 
 import heapq
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
-from dataclasses import dataclass
+from operator import attrgetter
 
 from penstock.core import prefix
+from penstock.core.admission import check_output, token_limit
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.events import (
     CacheChanged,
+    Counters,
     Event,
     Finished,
     Held,
@@ -43,32 +48,15 @@ from penstock.core.policy import Policy
 from penstock.core.request import FinishReason, HoldReason, Request, Status, Submission
 from penstock.core.sharing import SharedPrefixes
 from penstock.core.tables import BlockTables
-from penstock.errors import ContextLengthError, EngineError, InvalidFieldError
+from penstock.core.waiting import Waiting
+from penstock.errors import EngineError, InvalidFieldError
 
 MAX_MARGIN = 8
 """Cap on the blocks a running request must be able to grow before another is admitted."""
 
 
-@dataclass(slots=True)
-class Counters:
-    """Totals since start."""
-
-    prefix_queries: int = 0
-    """tokens looked up in the prefix cache"""
-    prefix_hits: int = 0
-    """tokens found there"""
-    preemptions: int = 0
-
-
-def _order(request: Request) -> tuple[float, ...]:
-    return request.order
-
-
-def _check_output(request: Request) -> None:
-    """A request that comes with output must have some left to write."""
-    output = request.submission.output
-    if output and (len(request.tokens) >= request.limit or output[-1] in request.stops):
-        raise InvalidFieldError("The output is complete already.", param="output")
+_order = attrgetter("order")
+_background = attrgetter("submission.background")
 
 
 class Scheduler:
@@ -90,8 +78,7 @@ class Scheduler:
         self._clock = clock
         self._cache_key = cache_key
         self._requests: dict[str, Request] = {}
-        self._waiting: list[tuple[tuple[float, ...], Request]] = []
-        self._num_waiting = 0
+        self._waiting = Waiting()
         self._prefilling: list[Request] = []
         self._decoding: list[Request] = []
         self._deadlines: list[tuple[float, str]] = []
@@ -101,6 +88,9 @@ class Scheduler:
         self._events: list[Event] = []
         self._serial = 0
         self._step = 0
+        self._num_background = 0
+        self._background_left = 0
+        """tokens that background work may still have in this step"""
 
     # What the engine asks
 
@@ -110,7 +100,7 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        return self._num_waiting
+        return len(self._waiting)
 
     @property
     def num_held(self) -> int:
@@ -126,7 +116,9 @@ class Scheduler:
 
     @property
     def may_schedule(self) -> bool:
-        return len(self._in_flight) < self.limits.depth and bool(self._requests)
+        alone = self._num_background == len(self._requests)  # who comes then waits for one step
+        depth = self.limits.stages if alone else self.limits.depth
+        return len(self._in_flight) < depth and bool(self._requests)
 
     def take_events(self) -> list[Event]:
         events, self._events = self._events, []
@@ -144,9 +136,8 @@ class Scheduler:
         self.pool.check(b for r in running for table in r.blocks for b in table if b >= 0)
         slots = [r.slot for r in running] + self._free_slots
         assert sorted(slots) == list(range(self.limits.max_num_seqs)), "slots do not balance"
-        waiting = [r for _, r in self._waiting if r.status is Status.WAITING]
-        assert len(waiting) == self._num_waiting, "the waiting count is wrong"
-        total = len(running) + len(waiting) + self.num_held
+        self._waiting.check()
+        total = len(running) + len(self._waiting) + self.num_held
         assert total == len(self._requests), "a request is in no queue or in two"
         assert all(r.computed <= len(r.tokens) + r.pending for r in running), "computed > known"
         self._shared.check(running)
@@ -162,8 +153,9 @@ class Scheduler:
                 cure="Give each request an id of its own.",
                 param="request_id",
             )
-        request = Request(submission, len(self._tables.groups), self._limit(submission))
-        _check_output(request)
+        limit = token_limit(submission, self.limits.max_model_len, self._tables.longest())
+        request = Request(submission, len(self._tables.groups), limit)
+        check_output(request)
         request.order = self._policy(submission, self._serial)
         self._serial += 1
         sampling = submission.sampling
@@ -176,34 +168,12 @@ class Scheduler:
         # Prompt logprobs need the logits of every prompt position, which the cache does not hold.
         request.reads_cache = bool(request.key) and sampling.prompt_logprobs is None
         self._requests[request.id] = request
-        self._enqueue(request)
+        self._num_background += submission.background
+        self._waiting.push(request)
         if request.deadline_s is not None:
             heapq.heappush(self._deadlines, (request.deadline_s, request.id))
         arrived = submission.arrival_s or None
         self._events.append(Queued(request.id, self._clock.now(), request.num_prompt, arrived))
-
-    def _limit(self, submission: Submission) -> int:
-        """Most tokens, prompt included; the KV of the last one is never needed."""
-        num_prompt, wanted = len(submission.prompt), submission.sampling.max_tokens
-        if num_prompt == 0:
-            raise InvalidFieldError("The prompt has no tokens.", param="prompt")
-        context = self.limits.max_model_len
-        if num_prompt + (wanted or 1) > context:
-            raise ContextLengthError(
-                f"The prompt has {num_prompt} tokens and {wanted or 1} are to be generated, "
-                f"but the context holds {context}.",
-                cure="Shorten the prompt or lower max_tokens.",
-                param="prompt" if num_prompt >= context else "max_tokens",
-            )
-        limit = num_prompt + wanted if wanted is not None else context
-        room = self._tables.longest()
-        if limit - 1 > room and (wanted is not None or num_prompt > room):
-            raise ContextLengthError(
-                f"The request may need the KV of {limit - 1} tokens, but the cache holds {room}.",
-                cure="Lower max_tokens, or serve with a larger --kv-cache-memory-bytes.",
-                param="max_tokens",
-            )
-        return min(limit, room + 1)
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> bool:
         """End a request wherever it stands; its blocks are free at once. False if unknown."""
@@ -222,12 +192,6 @@ class Scheduler:
         self._preempt(request, request)
         return True
 
-    def _enqueue(self, request: Request) -> None:
-        request.status = Status.WAITING
-        request.hold = None
-        heapq.heappush(self._waiting, (request.order, request))
-        self._num_waiting += 1
-
     def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:
             self.abort(heapq.heappop(self._deadlines)[1], FinishReason.TIMEOUT)
@@ -242,7 +206,7 @@ class Scheduler:
         self._tables.release(request)
         request.computed = 0
         for released in self._shared.leader_left(request):
-            self._enqueue(released)
+            self._waiting.push(released)
 
     def _finish(
         self,
@@ -254,11 +218,12 @@ class Scheduler:
         if request.status is Status.RUNNING:
             self._leave(request)
         elif request.status is Status.WAITING:
-            self._num_waiting -= 1  # its heap entry is skipped when it comes up
+            self._waiting.left()
         else:
             self._shared.drop(request)
         request.status = Status.FINISHED
         del self._requests[request.id]
+        self._num_background -= request.submission.background
         self._events.append(
             Finished(
                 request.id,
@@ -281,10 +246,12 @@ class Scheduler:
         self._expire(now)
         plan = StepPlan(self._step)
         members: list[Request] = []
+        self._step_aside()
         preempted = self.counters.preemptions
         self._schedule_decodes(plan, members)
         budget = self.limits.max_num_batched_tokens - len(members)
-        if self._decoding and self.limits.max_mixed_prefill_tokens is not None:
+        streams = self._decoding and not _background(self._decoding[0])
+        if streams and self.limits.max_mixed_prefill_tokens is not None:
             budget = min(budget, self.limits.max_mixed_prefill_tokens)
         for request in list(self._prefilling):
             if budget and request.slot >= 0:
@@ -295,6 +262,25 @@ class Scheduler:
             self._in_flight.append((plan, members))
             self._step += 1
         return plan
+
+    def _step_aside(self) -> None:
+        """Background work pauses while others wait for a first token or read their prompts, and
+        the last of it makes room for the first who waits."""
+        self._background_left = self.limits.background_tokens
+        if not self._num_background:
+            return
+        first = self._waiting.first()
+        if first is not None and _background(first):
+            first = None
+        if first is not None or (self._prefilling and not _background(self._prefilling[0])):
+            self._background_left = 0
+        while first is not None:
+            behind = [r for r in (*self._prefilling[-1:], *self._decoding[-1:]) if _background(r)]
+            if not behind or (
+                self._free_slots and self._room_for(first, self._tables.match(first))
+            ):
+                return
+            self._preempt(max(behind, key=_order), first)
 
     def _schedule_decodes(self, plan: StepPlan, members: list[Request]) -> None:
         slots, starts, tokens = plan.slots, plan.starts, plan.tokens
@@ -318,6 +304,10 @@ class Scheduler:
 
     def _next_decodes(self) -> list[Request]:
         limits, decoding = self.limits, self._decoding
+        if self._num_background:
+            first = bisect_left(decoding, True, key=_background)
+            decoding = decoding[: first + self._background_left]
+            self._background_left -= len(decoding) - first
         if limits.stages == 1:
             return decoding[: limits.max_num_batched_tokens]
         share = min(-(-len(decoding) // limits.depth), limits.max_num_batched_tokens)
@@ -328,7 +318,11 @@ class Scheduler:
     ) -> int:
         """One row that brings `computed` nearer to the known tokens; returns its token count."""
         start, known = request.computed, len(request.tokens)
+        if request.submission.background:
+            budget = min(budget, self._background_left)
         end = min(known, start + budget)
+        if end == start:
+            return 0
         if end > request.capacity and not self._grow(request, end, plan):
             return 0
         last = end == known
@@ -340,6 +334,8 @@ class Scheduler:
         request.computed = end
         request.in_flight += 1
         members.append(request)
+        if request.submission.background:
+            self._background_left -= end - start
         if last:
             request.pending = 1
             self._prefilling.remove(request)
@@ -362,30 +358,24 @@ class Scheduler:
         self._leave(victim)
         victim.preemptions += 1
         self.counters.preemptions += 1
-        self._enqueue(victim)
+        self._waiting.push(victim)
         self._events.append(Preempted(victim.id, self._clock.now(), self._step, lost, by.id))
 
     def _admit(self, budget: int, plan: StepPlan, members: list[Request], now: float) -> None:
-        while budget and self._waiting and self._free_slots:
-            request = self._waiting[0][1]
-            if request.status is not Status.WAITING:
-                heapq.heappop(self._waiting)
-                continue
+        while budget and self._free_slots and (request := self._waiting.first()):
             if request.in_flight:
                 return  # preempted; a result on its way still adds to its tokens
+            if _background(request) and not self._background_left:
+                return
             hits = self._tables.match(request)
             if self._hold(request, hits, now):
-                self._dequeue()
+                self._waiting.pop()
             elif self._room_for(request, hits):
-                self._dequeue()
+                self._waiting.pop()
                 self._enter(request, hits, plan, now)
                 budget -= self._schedule_chunk(request, budget, plan, members)
             else:
                 return
-
-    def _dequeue(self) -> None:
-        heapq.heappop(self._waiting)
-        self._num_waiting -= 1
 
     def _hold(self, request: Request, hits: int, now: float) -> bool:
         """Whether to wait for another request that is just computing the same prefix."""
@@ -432,7 +422,8 @@ class Scheduler:
             first = request.first_needed[group]
             if first < len(table):
                 plan.blocks.append(BlockDelta(request.slot, group, first, table[first:]))
-        self._shared.lead(request, hits)
+        if not _background(request):  # nobody is to wait for what may pause at any time
+            self._shared.lead(request, hits)
         insort(self._prefilling, request, key=_order)
         self._events.append(Scheduled(request.id, now, self._step, cached, resumed))
 
@@ -485,7 +476,7 @@ class Scheduler:
             block_hash = request.hashes[index]
             self._tables.commit(request, index)
             for released in self._shared.committed(request, block_hash):
-                self._enqueue(released)
+                self._waiting.push(released)
         request.commits = full
 
     def _fail(self, members: list[Request], error: EngineError) -> None:

@@ -16,11 +16,12 @@ import torch
 from penstock.attention.base import AttentionBackend
 from penstock.config import Config
 from penstock.engine.packs import UNUSED, Kept, huge_pages, keep
-from penstock.engine.weights import build_model, check_room, load_weights, read_plan
+from penstock.engine.weights import build_model, check_room, fill, read_plan
 from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.kernels import cpu
+from penstock.kernels.cpu.ops import GATED
 from penstock.layers.decoder import DecoderPlan
-from penstock.models.base import CausalLM, LoadableLM, ModelPlan
+from penstock.models.base import CausalLM, LoadableLM, ModelPlan, SelfLoading
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.registry import ATTENTION_BACKENDS, FORMATS
@@ -28,7 +29,6 @@ from penstock.registry import ATTENTION_BACKENDS, FORMATS
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NATIVE = "cpu"
 """the backend whose models run as programs"""
-NATIVE_ACTS = ("silu", "swish")
 NATIVE_HEADS = range(16, 257, 16)
 
 
@@ -91,7 +91,7 @@ class Loaded:
     @property
     def weight_bytes(self) -> int:
         """Before anything is packed."""
-        return sum(target.into.nbytes for target in self.model.targets().values())
+        return sum(target.nbytes for target in self.model.targets().values())
 
     def weights_note(self, by_rank: list[int]) -> str:
         """by_rank: their weight_bytes."""
@@ -131,7 +131,10 @@ def load(
     """
     dtype = choose_dtype(config, raw)
     name = config.engine.attention_backend
-    against = refusal(read_plan(raw, folder / "config.json"), dtype, device)
+    longest = config.model.max_model_len
+    impl = config.model.model_impl
+    plan = read_plan(raw, folder / "config.json", longest, impl)
+    against = refusal(plan, dtype, device, ranks)
     if name == NATIVE and against is not None:
         raise UnsupportedError(
             f"--attention-backend {NATIVE} cannot run this: {against}.",
@@ -142,17 +145,17 @@ def load(
         name = NATIVE if against is None else "torch"
     backend: AttentionBackend = ATTENTION_BACKENDS.load(name)()
     linear_format: LinearFormat = FORMATS.load(config.model.quantization)()
-    model = build_model(folder, dtype, device, backend, linear_format, ranks)
-    loaded = Loaded(model, backend, dtype, device, linear_format, _how(name, against))
+    model = build_model(folder, dtype, device, backend, linear_format, ranks, longest, impl)
+    by = "torch's operators" if not isinstance(model, SelfLoading) else "transformers' model"
+    loaded = Loaded(model, backend, dtype, device, linear_format, _how(name, against, by))
     if not weights:
         return loaded
     if name == NATIVE:
         loaded = replace(loaded, kept=_kept(config, folder, loaded, ranks))
-    if loaded.kept.fills:
-        check_room(model, device, ranks)
     if not loaded.kept.hit:
-        with torch.inference_mode():
-            load_weights(folder, model)
+        fill(model, folder, device, ranks)
+    elif loaded.kept.fills:
+        check_room(model, device, ranks)
     return loaded
 
 
@@ -165,18 +168,19 @@ def _kept(config: Config, folder: Path, loaded: Loaded, ranks: RankGroup) -> Kep
     return keep(config.model, folder, loaded.dtype, ranks, memory == "copied", loaded.weight_bytes)
 
 
-def _how(name: str, against: str | None) -> str:
+def _how(name: str, against: str | None, by: str) -> str:
     if name == NATIVE:
         isa = cpu.isas()[-1]
         return f"computed by our CPU kernels ({isa}), bit for bit the same in any batch"
     why = f" ({against})" if against else ""
     return (
-        f"computed by torch's operators{why}: results are not bitwise equal between batches of "
-        "different shape"
+        f"computed by {by}{why}: results are not bitwise equal between batches of different shape"
     )
 
 
-def refusal(plan: ModelPlan, dtype: torch.dtype, device: torch.device) -> str | None:
+def refusal(
+    plan: ModelPlan, dtype: torch.dtype, device: torch.device, ranks: RankGroup = ALONE
+) -> str | None:
     """Why the CPU kernels do not run this model here; None where they do."""
     if device.type != "cpu":
         return f"it runs on {device}"
@@ -184,8 +188,10 @@ def refusal(plan: ModelPlan, dtype: torch.dtype, device: torch.device) -> str | 
         return f"the CPU kernels have no {dtype}"
     if not isinstance(plan, DecoderPlan):
         return "the CPU kernels do not know this architecture"
-    if plan.act not in NATIVE_ACTS:
+    if plan.act not in GATED:
         return f"the CPU kernels have no {plan.act}"
     if plan.head_dim not in NATIVE_HEADS:
         return f"the CPU kernels have no heads of {plan.head_dim}"
+    if plan.whole_qk_norm and ranks.size > 1:
+        return "the CPU kernels have no norm over the heads of several ranks"
     return cpu.available()

@@ -3,7 +3,8 @@
     page 0     magic, where the index begins, its length, its SHA-256
     pages      tensors, each at the start of a page, in the layout that the kernels read; it is the
                same for every instruction set (kernels/cpu/pack.py)
-    end        the index, JSON: what the file is about, each tensor's type, shape, place and check
+    end        the index, JSON: what the file is about, each tensor's type, shape, place and check,
+               by number: a model asks for its weights in one order
 
 The check of a tensor is SHA-256 over the 64-bit sums of its pages and of each place in the pages:
 any byte that changed is found, at the speed of memory. Index and sizes are checked whenever a file
@@ -21,6 +22,7 @@ import struct
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,7 @@ class Pack:
                 raise DamagedError("it is of other weights")
             self.verify(all=False)
         self.num_bytes = size
+        self._names = map(str, count())
 
     @property
     def about(self) -> dict[str, Any]:
@@ -78,16 +81,17 @@ class Pack:
             if (all or not entry["looked_up"]) and check(self._bytes(entry)) != entry["check"]:
                 raise DamagedError(f"the bytes of {name} have changed")
 
-    def matrix(self, name: str, make: Callable[[], PackedWeight]) -> PackedWeight:
+    def matrix(self, make: Callable[[], PackedWeight]) -> PackedWeight:
         """See Store."""
+        name = next(self._names)
         form, n, k, parts = self._index["matrices"][name]
         tensors = [self._tensor(f"{name}.{part}") for part in ("data", "scales", "bias")]
         assert tensors[0] is not None
         return PackedWeight(Format(form), n, k, tensors[0], tensors[1], tensors[2], parts)
 
-    def tensor(self, name: str, make: Make, looked_up: bool = False) -> Tensor:
+    def tensor(self, make: Make, looked_up: bool = False) -> Tensor:
         """See Store."""
-        found = self._tensor(name)
+        found = self._tensor(next(self._names))
         assert found is not None
         return found
 
@@ -134,14 +138,15 @@ class PackWriter:
         self._file = -1
         self._file = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         self._end = PAGE
+        self._names = map(str, count())
         # Mapped as a whole before anything is in it: one mapping, whatever the number of tensors.
         os.truncate(self._file, most_bytes)
         self._mapped = _map(self._file, most_bytes)
         self._lock = lock
 
-    def matrix(self, name: str, make: Callable[[], PackedWeight]) -> PackedWeight:
+    def matrix(self, make: Callable[[], PackedWeight]) -> PackedWeight:
         """See Store."""
-        made = make()
+        name, made = next(self._names), make()
         kept = [
             None if part is None else self._keep(f"{name}.{kind}", part)
             for kind, part in (("data", made.data), ("scales", made.scales), ("bias", made.bias))
@@ -150,9 +155,9 @@ class PackWriter:
         self._index["matrices"][name] = (int(made.format), made.n, made.k, made.parts)
         return PackedWeight(made.format, made.n, made.k, kept[0], kept[1], kept[2], made.parts)
 
-    def tensor(self, name: str, make: Make, looked_up: bool = False) -> Tensor:
+    def tensor(self, make: Make, looked_up: bool = False) -> Tensor:
         """See Store."""
-        return self._keep(name, make(), looked_up)
+        return self._keep(next(self._names), make(), looked_up)
 
     def _keep(self, name: str, made: Tensor, looked_up: bool = False) -> Tensor:
         """The same values, in the file where they are to be mapped."""

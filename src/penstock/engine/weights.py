@@ -8,8 +8,9 @@ no second copy is ever held.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from penstock.attention.base import AttentionBackend
 from penstock.engine.kv import available_bytes
 from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.layers.targets import Target, Targets
-from penstock.models.base import LoadableLM, ModelPlan
+from penstock.models.base import LoadableLM, ModelPlan, SelfLoading
 from penstock.models.config_json import ConfigJson
+from penstock.models.kinds import check_kind
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
-from penstock.registry import ARCHITECTURES
+from penstock.registry import ARCHITECTURES, MODEL_IMPLS
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DOWNLOAD = "Download the checkpoint again."
@@ -38,18 +40,29 @@ def load_model(
     backend: AttentionBackend,
     format: LinearFormat = PLAIN,
     ranks: RankGroup = ALONE,
+    longest: int | None = None,
+    impl: str = "auto",
 ) -> LoadableLM:
     """The model of a checkpoint folder, weights cast to `dtype` (or brought into another format)
-    on `device`; of a rank group this rank's part, and no more is read.
+    on `device`; of a rank group this rank's part, and no more is read. longest: see ConfigJson.
+    impl: see --model-impl.
 
     Raises CheckpointError (files missing, damaged or contradictory), UnknownArchitectureError,
     UnsupportedError; ConfigError when the memory does not hold the weights.
     """
-    model = build_model(path, dtype, device, backend, format, ranks)
+    model = build_model(path, dtype, device, backend, format, ranks, longest, impl)
+    fill(model, path, device, ranks)
+    return model
+
+
+def fill(model: LoadableLM, path: Path, device: torch.device, ranks: RankGroup) -> None:
+    """Load the weights of a model from `build_model`. Raises as `load_model`."""
+    if isinstance(model, SelfLoading):
+        model.load(path)
+        return
     check_room(model, device, ranks)
     with torch.inference_mode():
         load_weights(path, model)
-    return model
 
 
 def build_model(
@@ -59,9 +72,11 @@ def build_model(
     backend: AttentionBackend,
     format: LinearFormat,
     ranks: RankGroup,
+    longest: int | None = None,
+    impl: str = "auto",
 ) -> LoadableLM:
     """The same without its weights."""
-    plan = read_plan(read_config(path), path / "config.json")
+    plan = read_plan(read_config(path), path / "config.json", longest, impl)
     try:
         with torch.inference_mode():
             return plan.build(dtype, device, backend, format, ranks)
@@ -77,7 +92,7 @@ def check_room(model: LoadableLM, device: torch.device, ranks: RankGroup) -> Non
     On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
     than to be killed in the midst of it. Rank 0, the first to come here, asks for all.
     """
-    needed = sum(target.into.nbytes for target in model.targets().values())
+    needed = sum(target.nbytes for target in model.targets().values())
     needed *= ranks.size * ranks.stage.count if ranks.leads else 1
     if device.type == "cpu" and needed > available_bytes(device):
         raise _no_room(f"{needed / 2**30:.1f} GiB", device)
@@ -98,10 +113,12 @@ def read_config(path: Path) -> dict[str, Any]:
     return _read_json(path / "config.json")
 
 
-def read_plan(raw: dict[str, Any], where: Path) -> ModelPlan:
-    """What a config.json describes. Raises CheckpointError, UnknownArchitectureError,
-    UnsupportedError."""
-    config = ConfigJson(raw, str(where))
+def read_plan(
+    raw: dict[str, Any], where: Path, longest: int | None = None, impl: str = "auto"
+) -> ModelPlan:
+    """What a config.json describes; longest: see ConfigJson; impl: see --model-impl. Raises
+    CheckpointError, UnknownArchitectureError, UnsupportedError."""
+    config = ConfigJson(raw, str(where), longest)
     quantization = config.take("quantization_config", dict, {})
     if quantization:
         method = quantization.get("quant_method", "unknown")
@@ -118,8 +135,19 @@ def read_plan(raw: dict[str, Any], where: Path) -> ModelPlan:
             cure=f"Known: {', '.join(ARCHITECTURES.names)}.",
             param="architectures",
         )
-    plan: ModelPlan = ARCHITECTURES.load(str(names[0]))(config)
+    name = str(names[0])
+    check_kind(config, name)
+    plan: ModelPlan = _reader(name, impl)(config)
     return plan
+
+
+def _reader(architecture: str, impl: str) -> Callable[[ConfigJson], ModelPlan]:
+    if impl == "auto" and architecture not in ARCHITECTURES.names and find_spec("transformers"):
+        impl = "any"
+    own = impl in ("auto", "penstock")
+    read: Callable[[ConfigJson], ModelPlan]
+    read = ARCHITECTURES.load(architecture) if own else MODEL_IMPLS.load(impl)
+    return read
 
 
 def load_weights(path: Path, model: LoadableLM) -> None:
@@ -172,13 +200,18 @@ def _load(target: Target, stored: _Stored, name: str, file: Path) -> None:
             f"{target.shape}.",
             cure="config.json and the weights are not of the same checkpoint.",
         )
-    tensor = stored.read(target)
+    for part in (target, *target.others):
+        tensor = stored.read(part)
+        _check_dtype(tensor, name, file)
+        part.load(tensor)
+
+
+def _check_dtype(tensor: torch.Tensor, name: str, file: Path) -> None:
     if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2:
         raise UnsupportedError(
             f"{file}: {name} is stored as {tensor.dtype}; quantized weights are not supported.",
             cure="Use the original checkpoint in bfloat16, float16 or float32.",
         )
-    target.load(tensor)
 
 
 def _shards(path: Path) -> dict[Path, list[str] | None]:

@@ -30,6 +30,6 @@ def storage(targets: Targets) -> dict[str, Storage]:
     found: dict[str, Storage] = {}
     for name, target in targets.items():
         kind = re.sub(r"\.\d+\.", ".*.", name)
-        part = Storage(math.prod(target.shape), target.into.nbytes)
+        part = Storage(math.prod(target.shape), target.nbytes)
         found[kind] = found.get(kind, Storage(0, 0)) + part
     return found

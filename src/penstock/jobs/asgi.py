@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,8 +18,10 @@ class AppHandler:
     Raises what the app raises past its own error handling.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, scope: Mapping[str, Any] | None = None) -> None:
+        """scope: what is added to the ASGI scope of each call."""
         self._app = app
+        self._extra = dict(scope or {})
 
     async def __call__(self, url: str, body: dict[str, Any]) -> Reply:
         sent = msgspec.json.encode(body)
@@ -42,7 +45,7 @@ class AppHandler:
                 answer.extend(message.get("body", b""))
 
         try:
-            await self._app(_scope(url, len(sent)), receive, send)
+            await self._app({**_scope(url, len(sent)), **self._extra}, receive, send)
         except Exception:
             if not answer:  # Starlette raises a fault again after it has answered with a 500
                 raise

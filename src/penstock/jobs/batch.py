@@ -15,9 +15,10 @@ from pathlib import Path
 from types import TracebackType
 
 from penstock.errors import ConfigError
+from penstock.jobs.database import Database
 from penstock.jobs.lines import LineError, failure, parse
-from penstock.jobs.runner import Handler, row_id, work
-from penstock.jobs.store import Counts, Job, Result, Row, State, Store
+from penstock.jobs.runner import Handler, raw_lines, row_id, work
+from penstock.jobs.store import Counts, Job, Result, Row, Store
 
 JOB = "batch"
 """Id of the one job in the store beside an output."""
@@ -37,11 +38,12 @@ class Batch:
         self.state = output.with_name(output.name + ".state.sqlite")
         digest = _sha256(input)
         _check_output(output, self.state)
-        self._store = Store(self.state)
+        self._database = Database(self.state)
+        self._store = Store(self._database)
         try:
             self._job = self._open(digest, model)
         except BaseException:
-            self._store.close()
+            self._database.close()
             raise
         self.counts = self._store.counts(JOB)
 
@@ -54,7 +56,7 @@ class Batch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._store.close()
+        self._database.close()
 
     async def run(
         self,
@@ -65,13 +67,7 @@ class Batch:
         """Run the waiting rows; `progress` hears of every change. Raises as `runner.work`."""
 
         def told(results: list[Result]) -> None:
-            done = sum(result.state is State.DONE for result in results)
-            self.counts = replace(
-                self.counts,
-                waiting=self.counts.waiting - len(results),
-                done=self.counts.done + done,
-                failed=self.counts.failed + len(results) - done,
-            )
+            self.counts = self.counts.after(results)
             progress(self.counts)
 
         await work(self._store, self._job, handler, concurrency, told)
@@ -109,12 +105,8 @@ class Batch:
 
 def scan(path: Path) -> Iterator[tuple[Row, bytes]]:
     """Each line of the input that is not blank, with the result of a repeated custom_id."""
-    start = 0
-    with path.open("rb") as file:
-        for number, text in enumerate(file, 1):
-            if text.strip():
-                yield _row(number, start, text)
-            start += len(text)
+    for number, start, text in raw_lines(path):
+        yield _row(number, start, text)
 
 
 def _row(number: int, start: int, text: bytes) -> tuple[Row, bytes]:

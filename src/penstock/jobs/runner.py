@@ -98,7 +98,13 @@ async def _keep(store: Store, job: Job, kept: asyncio.Queue[Result | None], told
         ended = None in batch
         results = [item for item in batch if item is not None]
         if results:
-            await asyncio.to_thread(store.finish, job.id, results)
+            keeping = asyncio.ensure_future(asyncio.to_thread(store.finish, job.id, results))
+            try:
+                await asyncio.shield(keeping)
+            except asyncio.CancelledError:
+                await keeping  # what is being written will be there
+                told(results)
+                raise
             told(results)
 
 
@@ -137,6 +143,16 @@ class _Client:
             wait_s = min(2 * wait_s, MAX_WAIT_S)
         self._last_answer_s = now()
         return reply
+
+
+def raw_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """(1-based number, offset in bytes, text) of each line that is not blank."""
+    start = 0
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            if text.strip():
+                yield number, start, text
+            start += len(text)
 
 
 def row_id(row: Row) -> str:

@@ -1,12 +1,14 @@
-"""The pre-norm decoder that Llama, Mistral, Qwen2, Qwen3 and SmolLM3 share, as one plan.
+"""The decoder that the Llama-like families share, as one plan.
 
 `DecoderPlan` says everything in which these families differ; a file in `models` reads it from
-config.json. A family that does not fit writes its own modules instead of adding a flag here.
+config.json, and `native` makes a program of CPU kernels from it. A family that needs modules of
+its own writes them instead.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from penstock.core.plan import KVGroup
 from penstock.layers.attention import Attention, AttentionShape
 from penstock.layers.embedding import Embedding
 from penstock.layers.mlp import GatedMLP
+from penstock.layers.moe import Experts, MoE
 from penstock.layers.norm import RMSNorm
 from penstock.layers.rotary import Rope, Rotary, Rotation
 from penstock.layers.targets import Targets
@@ -24,6 +27,17 @@ from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
 
 EMBEDDING = "model.embed_tokens"
+NORM_NAMES = {
+    "pre": ("input_layernorm", "", "post_attention_layernorm", ""),
+    "post": ("", "post_attention_layernorm", "", "post_feedforward_layernorm"),
+    "both": (
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
+}
+"""Where norms stand -> the names of those before and after attention, before and after the MLP"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,29 @@ class DecoderPlan:
     out_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    whole_qk_norm: bool = False
+    """QK-norm goes over all heads at once"""
+    norms: Literal["pre", "post", "both"] = "pre"
+    """of a layer's two halves: what enters is normalised, what leaves, or both"""
+    norm_offset: float = 0.0
+    """see RMSNorm"""
+    local_rope: Rope | None = None
+    """of layers with a window, where it is another"""
+    attention_scale: float | None = None
+    """of attention scores; None: head_dim ** -0.5"""
+    attention_softcap: float = 0.0
+    """see AttentionBackend.attend"""
+    embed_scale: float = 1.0
+    residual_scale: float = 1.0
+    """of what a layer adds to the residual stream"""
+    logit_scale: float = 1.0
+    logit_softcap: float = 0.0
+    """c > 0: logits are c * tanh(logit / c)"""
+    joined: bool = False
+    """the checkpoint has qkv_proj and gate_up_proj, one tensor each"""
+    experts: Experts | None = None
+    sparse: tuple[bool, ...] = ()
+    """which layers have experts in place of one MLP; none where empty"""
 
     @property
     def kv_groups(self) -> tuple[KVGroup, ...]:
@@ -60,8 +97,12 @@ class DecoderPlan:
     def costs(self) -> tuple[list[int], int]:
         """Weights that a token is multiplied with: of each layer, and of the head."""
         heads = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
-        layer = self.hidden_size * (heads + 3 * self.mlp_size)
-        return [layer] * len(self.windows), self.hidden_size * self.vocab_size
+        inner = [self.mlp_size] * len(self.windows)
+        if self.experts is not None:
+            active = self.experts.top_k * self.experts.size
+            inner = [active if i else self.mlp_size for i in self.sparse]
+        layers = [self.hidden_size * (heads + 3 * size) for size in inner]
+        return layers, self.hidden_size * self.vocab_size
 
     def build(
         self,
@@ -103,15 +144,17 @@ class Decoder:
         self.max_positions = plan.max_positions
         group_of = {layer: g for g, group in enumerate(plan.kv_groups) for layer in group.layers}
         table = (plan.vocab_size, plan.hidden_size, dtype, device, format, ranks)
-        self.embed = Embedding(*table) if ranks.stage.first else None
-        self.rotary = Rotary(plan.rope, plan.head_dim, dtype, device)
+        self.embed = Embedding(*table, scale=plan.embed_scale) if ranks.stage.first else None
+        self.rotary = self.local_rotary = Rotary(plan.rope, plan.head_dim, dtype, device)
+        if plan.local_rope is not None:
+            self.local_rotary = Rotary(plan.local_rope, plan.head_dim, dtype, device)
         self.layers = [
             Layer(plan, i, group_of[i], dtype, device, backend, format, ranks) for i in own
         ]
         self.norm: RMSNorm | None = None
         self.head: Embedding | None = None
         if ranks.stage.last:
-            self.norm = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
+            self.norm = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device, plan.norm_offset)
             shared = self.embed if plan.tied else None
             self.head = shared or Embedding(*table)
 
@@ -121,15 +164,21 @@ class Decoder:
         """See CausalLM.forward."""
         if self.embed is not None:
             x = self.embed(x)
-        rotation = self.rotary(positions)
+        rotation = local = self.rotary(positions)
+        if self.local_rotary is not self.rotary:
+            local = self.local_rotary(positions)
         for layer, cache in zip(self.layers, caches, strict=True):
-            layer(x, rotation, cache, batch)
+            layer(x, local if layer.window else rotation, cache, batch)
         return x if self.norm is None else self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See CausalLM.logits. On the last stage only."""
         assert self.head is not None
-        return self.head.logits(hidden)
+        logits = self.head.logits(hidden)
+        scale, cap = self.plan.logit_scale, self.plan.logit_softcap
+        if scale != 1.0:
+            logits *= scale
+        return logits.div_(cap).tanh_().mul_(cap) if cap else logits
 
     def targets(self) -> Targets:
         """See LoadableLM.targets."""
@@ -179,26 +228,51 @@ class Layer:
             qkv_bias=plan.qkv_bias,
             out_bias=plan.out_bias,
             norm_eps=plan.norm_eps if plan.qk_norm else None,
+            norm_whole=plan.whole_qk_norm,
+            norm_offset=plan.norm_offset,
             rotary=plan.rotary[index],
             window=plan.windows[index],
+            scale=plan.attention_scale,
+            softcap=plan.attention_softcap,
             group=group,
+            joined="qkv_proj" if plan.joined else None,
         )
-        self.norm_in = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
+        self.window = shape.window
         self.attention = Attention(shape, backend, dtype, device, format, ranks)
-        self.norm_mid = RMSNorm(plan.hidden_size, plan.norm_eps, dtype, device)
-        self.mlp = GatedMLP(
-            plan.hidden_size, plan.mlp_size, plan.act, plan.mlp_bias, dtype, device, format, ranks
-        )
+        made = (dtype, device, format, ranks)
+        size = plan.hidden_size
+        self.mlp: GatedMLP | MoE
+        if plan.experts is not None and plan.sparse[index]:
+            self.mlp = MoE(size, plan.experts, plan.act, *made)
+        else:
+            self.mlp = GatedMLP(size, plan.mlp_size, plan.act, plan.mlp_bias, *made)
+        norm = (size, plan.norm_eps, dtype, device, plan.norm_offset)
+        self._norm_names = NORM_NAMES[plan.norms]
+        norms = [RMSNorm(*norm) if name else None for name in self._norm_names]
+        self.norm_in, self.norm_attention, self.norm_mid, self.norm_mlp = norms
+        self._scale = plan.residual_scale
+        self._joined = "gate_up_proj" if plan.joined else None
 
     def __call__(self, x: Tensor, rotation: Rotation, cache: Tensor, batch: AttnBatch) -> None:
         """Add this layer's work to the residual stream x [tokens, hidden_size], in place."""
-        x += self.attention(self.norm_in(x), rotation, cache, batch)
-        x += self.mlp(self.norm_mid(x))
+        entering = x if self.norm_in is None else self.norm_in(x)
+        self._add(x, self.attention(entering, rotation, cache, batch), self.norm_attention)
+        entering = x if self.norm_mid is None else self.norm_mid(x)
+        self._add(x, self.mlp(entering), self.norm_mlp)
+
+    def _add(self, x: Tensor, y: Tensor, norm: RMSNorm | None) -> None:
+        if norm is not None:
+            y = norm(y)
+        x += y if self._scale == 1.0 else y * self._scale
 
     def targets(self, prefix: str) -> Targets:
-        return (
-            self.norm_in.targets(f"{prefix}.input_layernorm")
-            | self.attention.targets(f"{prefix}.self_attn")
-            | self.norm_mid.targets(f"{prefix}.post_attention_layernorm")
-            | self.mlp.targets(f"{prefix}.mlp")
-        )
+        found = self.attention.targets(f"{prefix}.self_attn")
+        if isinstance(self.mlp, MoE):
+            found |= self.mlp.targets(prefix)
+        else:
+            found |= self.mlp.targets(f"{prefix}.mlp", self._joined)
+        norms = (self.norm_in, self.norm_attention, self.norm_mid, self.norm_mlp)
+        for name, norm in zip(self._norm_names, norms, strict=True):
+            if norm is not None:
+                found |= norm.targets(f"{prefix}.{name}")
+        return found

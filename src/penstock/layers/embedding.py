@@ -26,7 +26,10 @@ class Embedding:
         device: torch.device,
         format: LinearFormat = PLAIN,
         ranks: RankGroup = ALONE,
+        scale: float = 1.0,
     ) -> None:
+        """scale: of what is looked up; it is rounded to `dtype`, as in training."""
+        self.scale = float(torch.tensor(scale, dtype=dtype))
         self.ids = ranks.split(vocab_size, "the vocabulary")
         self._size = size
         self._ranks = ranks
@@ -35,12 +38,15 @@ class Embedding:
     def __call__(self, ids: Tensor) -> Tensor:
         """ids int64 [tokens] -> [tokens, size]."""
         if not self.ids.partial:
-            return self.table.rows(ids)
+            return self._scaled(self.table.rows(ids))
         own = ids - self.ids.first
         rows = self.table.rows(own.clamp(0, self.ids.count - 1))
         rows = rows.masked_fill_(((own < 0) | (own >= self.ids.count))[:, None], 0.0)
         self._ranks.all_reduce(rows)
-        return rows
+        return self._scaled(rows)
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        return rows if self.scale == 1.0 else rows * self.scale
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [rows, size] -> float32 [rows, vocab_size]; on ranks other than 0 only the

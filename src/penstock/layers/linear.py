@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from penstock.errors import UnsupportedError
-from penstock.layers.targets import Target, Targets
+from penstock.layers.targets import Target, Targets, fused
 from penstock.parallel.ranks import ALONE, FLAG, RankGroup, Shard, entire
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
@@ -53,8 +53,9 @@ class Linear:
             self._ranks.all_reduce(y)
         return y
 
-    def targets(self, prefix: str) -> Targets:
-        """`{prefix}.{part}.weight` and, with a bias, `.bias` for every part."""
+    def targets(self, prefix: str, joined: str | None = None) -> Targets:
+        """`{prefix}.{part}.weight` and, with a bias, `.bias` for every part; or one tensor of the
+        name `joined` with the rows of all parts, one after another."""
         found: Targets = {}
         start = 0
         for name, part in self.parts.items():
@@ -64,6 +65,8 @@ class Linear:
                 place = self.bias[start : start + part.count]
                 found[f"{prefix}.{name}.bias"] = Target(place, parts=(part,))
             start += part.count
+        if joined is not None:
+            return {f"{prefix}.{joined}.weight": fused(list(found.values()))}
         return found
 
 

@@ -14,6 +14,9 @@ from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.quant.base import LinearFormat
 from penstock.quant.plain import PLAIN
 
+NAMES = ("gate_proj", "up_proj", "down_proj")
+"""of the three matrices in most checkpoints"""
+
 
 def _gelu_tanh(x: Tensor) -> Tensor:
     return gelu(x, approximate="tanh")
@@ -43,19 +46,26 @@ class GatedMLP:
         device: torch.device,
         format: LinearFormat = PLAIN,
         ranks: RankGroup = ALONE,
+        names: tuple[str, str, str] = NAMES,
     ) -> None:
         inner = ranks.split(size, "the feed-forward layer", format.group_size)
-        parts = {"gate_proj": inner, "up_proj": inner}
+        gate, up, down = names
+        parts = {gate: inner, up: inner}
         self.gate_up = Linear(hidden_size, parts, bias, dtype, device, format, ranks)
         # A product of two: where both are large it stands far above its neighbours.
-        out = {"down_proj": hidden_size}
+        out = {down: hidden_size}
         self.down = Linear(inner, out, bias, dtype, device, format, ranks, outliers=True)
         self._act = ACTIVATIONS[act]
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [tokens, hidden_size] -> the same shape."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(self._act(gate).mul_(up))
+        return self.down(self.inner(x))
 
-    def targets(self, prefix: str) -> Targets:
-        return self.gate_up.targets(prefix) | self.down.targets(prefix)
+    def inner(self, x: Tensor) -> Tensor:
+        """What enters the last product: x [tokens, hidden_size] -> [tokens, this rank's part]."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self._act(gate).mul_(up)
+
+    def targets(self, prefix: str, joined: str | None = None) -> Targets:
+        """joined: the name of gate and up where the checkpoint has them as one tensor."""
+        return self.gate_up.targets(prefix, joined) | self.down.targets(prefix)

@@ -1,4 +1,4 @@
-"""The pre-norm decoder as recorded programs of CPU kernels: no Python between its layers.
+"""The decoder as recorded programs of CPU kernels: no Python between its layers.
 
 Built from a loaded `Decoder`, whose weights are packed matrix by matrix and given up on the way,
 so that a model is never held twice. The residual stream is float32 whatever the weights are; a
@@ -15,11 +15,14 @@ from torch import Tensor
 from penstock.attention.base import AttnBatch
 from penstock.attention.cpu import view
 from penstock.kernels.cpu import pack
-from penstock.kernels.cpu.ops import Batch, Epilogue, GroupTables, Rope
+from penstock.kernels.cpu.ops import GATED, Batch, Epilogue, GroupTables, Rope, Routing
 from penstock.kernels.cpu.pack import PackedWeight
 from penstock.kernels.cpu.program import Program, pool
-from penstock.layers.decoder import Decoder, Layer
+from penstock.layers.decoder import Decoder, DecoderPlan, Layer
 from penstock.layers.linear import Linear
+from penstock.layers.mlp import GatedMLP
+from penstock.layers.moe import MoE
+from penstock.layers.norm import RMSNorm
 from penstock.layers.store import UNKEPT, Store
 from penstock.quant.base import Matrix, Table
 from penstock.quant.int4 import Int4Matrix
@@ -62,28 +65,36 @@ class NativeDecoder:
         self._max_rows = max_rows
         self._pool = pool(threads)
         self._act = decoder.dtype
-        rotation = decoder.rotary.table(max_len)
+        rotation = local = decoder.rotary.table(max_len)
+        if decoder.local_rotary is not decoder.rotary:
+            local = decoder.local_rotary.table(max_len)
         self._layers = [
-            _PackedLayer(layer, *rotation, store, f"layers.{index}")
-            for index, layer in zip(decoder.own, decoder.layers, strict=True)
+            _PackedLayer(layer, *(local if layer.window else rotation), store)
+            for layer in decoder.layers
         ]
         self._embed = decoder.embed
         if self._embed is not None:
             _keep_table(self._embed.table, store)
-        norm = decoder.norm
-        self._norm = None if norm is None else store.tensor("norm", norm.weight.float)
+        self._norm = _weight(decoder.norm, store)
         self._x = torch.empty(max_tokens, plan.hidden_size)
         self._hidden = torch.empty_like(self._x) if ranks.stage.last else self._x
-        self._partial = torch.empty_like(self._x) if ranks.size > 1 else None
-        """products to be summed over the ranks"""
+        apart = ranks.size > 1 or plan.norms != "pre"
+        self._partial = torch.empty_like(self._x) if apart else None
+        """products to be summed over the ranks, or to be normalised before they are added"""
         self._no_ids = torch.zeros(max(max_tokens, max_rows), dtype=torch.int64)
         """rows are counted by ids, also where none are read"""
         if decoder.head is not None:
             self._rows = torch.empty(max_rows, plan.hidden_size)
             self._logits = torch.empty(max_rows, decoder.head.ids.count)
             self._head = Program(self._pool, max_rows)
-            head = store.matrix("head", partial(_pack, decoder.head.table))
-            self._head.linear(head, self._rows, self._logits)
+            head = store.matrix(partial(_pack, decoder.head.table))
+            self._head.linear(
+                head,
+                self._rows,
+                self._logits,
+                scale=plan.logit_scale,
+                softcap=plan.logit_softcap,
+            )
         store.finish()
         self._caches: list[Tensor] = []
         self._body: list[Program] = []
@@ -106,7 +117,8 @@ class NativeDecoder:
             if index:
                 assert self._partial is not None
                 self._ranks.all_reduce(self._partial[:count])
-                residual += self._partial[:count]
+                if self.plan.norms == "pre":
+                    residual += self._partial[:count]
             program.run(run)
         return self._hidden[:count]
 
@@ -130,67 +142,163 @@ class NativeDecoder:
         """Programs, one for each run of ops between two sums over the ranks."""
         plan, tokens, x = self.plan, len(self._x), self._x
         heads, dim = self._layers[0].heads, plan.head_dim
-        mlp_size = self._layers[0].mlp_size
         qkv = torch.empty(tokens, (heads + 2 * self.num_kv_heads) * dim)
         q = torch.empty(tokens, heads * dim)
         attended = torch.empty(tokens, heads * dim, dtype=self._act)
-        mlp = torch.empty(tokens, -(-mlp_size // 16) * 16, dtype=self._act)
-        scale, eps = dim**-0.5, plan.norm_eps
+        eps = plan.norm_eps
+        inner = _Inner(self._layers, plan, tokens, self._act)
         body = [Program(self._pool, tokens, 1)]
         if self._looks_up:
             assert self._embed is not None
-            _embed(body[0], self._embed.table, x)
+            _embed(body[0], self._embed.table, x, self._embed.scale)
         for layer, cache in zip(self._layers, caches, strict=True):
             kv = view(cache)
             body[-1].linear(layer.qkv, x, qkv, layer.norm_in, eps)
+            for columns, weight in layer.whole_norms:
+                body[-1].norm(qkv[:, columns], weight, eps, qkv[:, columns])
             body[-1].rope(qkv, q, kv, layer.rope, layer.group)
             body[-1].attention(
-                q, attended, kv, scale, self._max_len, layer.window, group=layer.group
+                q,
+                attended,
+                kv,
+                layer.scale,
+                self._max_len,
+                layer.window,
+                plan.attention_softcap,
+                layer.group,
             )
-            self._add(body, layer.out, attended)
-            body[-1].linear(layer.gate_up, x, mlp, layer.norm_mid, eps, Epilogue.SILU_MUL)
-            self._add(body, layer.down, mlp[:, :mlp_size])
+            self._add(body, layer.out, attended, layer.norm_attention)
+            if layer.experts is None:
+                gated = GATED[plan.act]
+                body[-1].linear(layer.gate_up, x, inner.dense, layer.norm_mid, eps, gated)
+                self._add(body, layer.down, inner.dense[:, : layer.mlp_size], layer.norm_mlp)
+            else:
+                self._add_experts(body, layer, layer.experts, inner)
         if self._norm is not None:
             body[-1].norm(x, self._norm, eps, self._hidden)
         return body
 
-    def _add(self, body: list[Program], weight: PackedWeight, source: Tensor) -> None:
-        """Add a product to the residual stream, over all ranks."""
+    def _add(
+        self, body: list[Program], weight: PackedWeight, source: Tensor, norm: Tensor | None
+    ) -> None:
+        """Add a product to the residual stream, over all ranks and normalised where wanted."""
+        scale = self.plan.residual_scale
         if self._partial is None:
-            body[-1].linear(weight, source, self._x, epilogue=Epilogue.ADD)
-        else:
-            body[-1].linear(weight, source, self._partial)
+            body[-1].linear(weight, source, self._x, epilogue=Epilogue.ADD, scale=scale)
+            return
+        body[-1].linear(weight, source, self._partial, scale=scale)
+        self._add_partial(body, norm)
+
+    def _add_partial(self, body: list[Program], norm: Tensor | None) -> None:
+        if self._ranks.size > 1:
             body.append(Program(self._pool, len(self._x), 1))
+        if norm is not None:
+            assert self._partial is not None
+            body[-1].norm(self._partial, norm, self.plan.norm_eps, self._x, add=True)
+
+    def _add_experts(
+        self, body: list[Program], layer: _PackedLayer, experts: _PackedExperts, inner: _Inner
+    ) -> None:
+        """The same of a sparse layer."""
+        program, plan, x = body[-1], self.plan, self._x
+        norm, eps = layer.norm_mid, plan.norm_eps
+        assert inner.routing is not None
+        assert plan.experts is not None
+        pairs = inner.pairs
+        program.linear(experts.gate, x, inner.router, norm, eps)
+        program.route(inner.router, inner.routing)
+        program.experts(experts.gate_up, x, pairs, inner.routing, True, norm, eps, GATED[plan.act])
+        program.experts(
+            experts.down, pairs[:, : experts.size], inner.products, inner.routing, of_tokens=False
+        )
+        if self._partial is None:
+            program.combine(inner.products, inner.routing, x, plan.residual_scale, add=True)
+            return
+        program.combine(inner.products, inner.routing, self._partial, plan.residual_scale)
+        self._add_partial(body, layer.norm_mlp)
+
+
+class _Inner:
+    """Buffers of the feed-forward layers, dense and sparse, which all layers share."""
+
+    def __init__(
+        self, layers: list[_PackedLayer], plan: DecoderPlan, tokens: int, dtype: torch.dtype
+    ) -> None:
+        size = max((layer.mlp_size for layer in layers if layer.experts is None), default=0)
+        self.dense = torch.empty(tokens if size else 0, -(-size // 16) * 16, dtype=dtype)
+        self.routing: Routing | None = None
+        if plan.experts is None:
+            return
+        count, top_k = plan.experts.count, plan.experts.top_k
+        size = max((layer.experts.size for layer in layers if layer.experts is not None), default=0)
+        pairs = tokens * top_k if size else 0
+        self.routing = Routing.allocate(tokens, count, top_k, plan.experts.normalised)
+        self.router = torch.empty(tokens, count)
+        self.pairs = torch.empty(pairs, -(-size // 16) * 16, dtype=dtype)
+        self.products = torch.empty(pairs, plan.hidden_size)
 
 
 class _PackedLayer:
-    """A layer's weights in the kernels' layout; `prefix` is its name in the store."""
+    """A layer's weights in the kernels' layout."""
 
-    def __init__(self, layer: Layer, cos: Tensor, sin: Tensor, store: Store, prefix: str) -> None:
+    def __init__(self, layer: Layer, cos: Tensor, sin: Tensor, store: Store) -> None:
         attention, mlp = layer.attention, layer.mlp
         shape = attention.shape
         self.window, self.group = shape.window, shape.group
-        self.heads, self.mlp_size = attention.num_heads, mlp.down.inputs.count
+        self.heads, self.scale = attention.num_heads, shape.score_scale
         q_norm = k_norm = None
-        if attention.norm is not None:
-            q_norm = store.tensor(f"{prefix}.q_norm", attention.norm[0].float)
-            k_norm = store.tensor(f"{prefix}.k_norm", attention.norm[-1].float)
+        self.whole_norms: list[tuple[slice, Tensor]] = []
+        """of queries and keys over all heads at once: columns, weight"""
+        if attention.norm is not None and shape.norm_whole:
+            weight = store.tensor(attention.norm.float).flatten()
+            size = self.heads * shape.head_dim
+            self.whole_norms = [
+                (columns, weight[columns]) for columns in (slice(size), slice(size, len(weight)))
+            ]
+        elif attention.norm is not None:
+            q_norm, k_norm = (store.tensor(attention.norm[i].float) for i in (0, -1))
         if not shape.rotary:
             cos = sin = None  # type: ignore[assignment]
         self.rope = Rope(cos, sin, q_norm, k_norm, shape.norm_eps or 0.0)
-        self.norm_in = store.tensor(f"{prefix}.norm_in", layer.norm_in.weight.float)
-        self.norm_mid = store.tensor(f"{prefix}.norm_mid", layer.norm_mid.weight.float)
-        self.qkv = store.matrix(f"{prefix}.qkv", partial(_pack_linear, attention.qkv))
-        self.out = store.matrix(f"{prefix}.out", partial(_pack_linear, attention.out))
+        norms = (layer.norm_in, layer.norm_attention, layer.norm_mid, layer.norm_mlp)
+        kept = [_weight(norm, store) for norm in norms]
+        self.norm_in, self.norm_attention, self.norm_mid, self.norm_mlp = kept
+        self.qkv = _pack_linear(attention.qkv, store)
+        self.out = _pack_linear(attention.out, store)
         del attention.qkv, attention.out
-        gate_up = partial(_pack_linear, mlp.gate_up, interleaved=True)
-        self.gate_up = store.matrix(f"{prefix}.gate_up", gate_up)
-        self.down = store.matrix(f"{prefix}.down", partial(_pack_linear, mlp.down))
-        del gate_up, mlp.gate_up, mlp.down
+        self.experts: _PackedExperts | None = None
+        if isinstance(mlp, MoE):
+            self.experts = _PackedExperts(mlp, store)
+            return
+        self.mlp_size = mlp.down.inputs.count
+        self.gate_up, self.down = _pack_mlp(mlp, store)
 
 
-def _pack_linear(linear: Linear, interleaved: bool = False) -> PackedWeight:
-    return _pack(linear.matrix, linear.added, interleaved)
+class _PackedExperts:
+    """A sparse layer's weights in the kernels' layout."""
+
+    def __init__(self, moe: MoE, store: Store) -> None:
+        self.size = moe.experts[0].down.inputs.count
+        self.gate = _pack_linear(moe.gate, store)
+        packed = [_pack_mlp(expert, store) for expert in moe.experts]
+        self.gate_up = [gate_up for gate_up, _ in packed]
+        self.down = [down for _, down in packed]
+
+
+def _weight(norm: RMSNorm | None, store: Store) -> Tensor | None:
+    return None if norm is None else store.tensor(norm.weight.float)
+
+
+def _pack_mlp(mlp: GatedMLP, store: Store) -> tuple[PackedWeight, PackedWeight]:
+    """gate and up, and down; the module gives them up."""
+    gate_up = _pack_linear(mlp.gate_up, store, interleaved=True)
+    down = _pack_linear(mlp.down, store)
+    del mlp.gate_up, mlp.down
+    return gate_up, down
+
+
+def _pack_linear(linear: Linear, store: Store, interleaved: bool = False) -> PackedWeight:
+    return store.matrix(partial(_pack, linear.matrix, linear.added, interleaved))
 
 
 def _pack(
@@ -217,15 +325,15 @@ def _keep_table(table: Table, store: Store) -> None:
     """Where ids are looked up stays in the layout of its format."""
     assert isinstance(table, PlainMatrix | Int8Matrix)
     values = table.values
-    table.values = store.tensor("embed", lambda: values, looked_up=True)
+    table.values = store.tensor(lambda: values, looked_up=True)
     if isinstance(table, Int8Matrix):
         scales = table.scales
-        table.scales = store.tensor("embed.scales", lambda: scales, looked_up=True)
+        table.scales = store.tensor(lambda: scales, looked_up=True)
 
 
-def _embed(program: Program, table: Table, out: Tensor) -> None:
+def _embed(program: Program, table: Table, out: Tensor, scale: float) -> None:
     if isinstance(table, Int8Matrix):
-        program.embed(table.values, out, table.scales, parts=table.parts)
+        program.embed(table.values, out, table.scales, scale, table.parts)
     else:
         assert isinstance(table, PlainMatrix)
-        program.embed(table.values, out)
+        program.embed(table.values, out, multiplier=scale)

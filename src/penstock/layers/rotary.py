@@ -3,6 +3,9 @@
 linear    positions divided by a factor (kaiokendev 2023)
 llama3    low frequencies divided by a factor, a smooth step between (Llama 3.1)
 yarn      interpolation by parts with a temperature (Peng et al. 2023)
+longrope  a factor for each frequency, found by search (Ding et al. 2024). A file has two sets, for
+          short and for long sequences; which one a model uses is a matter of the longest request
+          that it may get (models/rope.py), so that no answer depends on the length of another.
 dynamic   NTK-aware scaling that starts beyond the trained context. There the frequencies depend
           on the length of the sequence, while cached keys keep those of their own time: the answer
           would depend on chunking and on the cache. So a `dynamic` model serves its trained
@@ -33,15 +36,26 @@ class Rope:
     beta_slow: float = 1.0
     truncate: bool = True
     attention_factor: float = 1.0
-    """multiplies cos and sin (yarn)"""
+    """multiplies cos and sin (yarn, longrope)"""
+    factors: tuple[float, ...] = ()
+    """by pair of dimensions (longrope)"""
+    partial: float = 1.0
+    """part of each head that is rotated: its first dimensions"""
+
+    def size(self, head_dim: int) -> int:
+        """Dimensions of a head that are rotated."""
+        return int(head_dim * self.partial)
 
 
 def inverse_frequencies(rope: Rope, head_dim: int) -> Tensor:
-    """float32 [head_dim / 2]: radians a position, by pair of dimensions."""
+    """float32 [rotated dimensions / 2]: radians a position, by pair of dimensions."""
+    head_dim = rope.size(head_dim)
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     frequencies = 1.0 / (rope.theta**exponents)
     if rope.kind == "linear":
         return frequencies / rope.factor
+    if rope.kind == "longrope":
+        return frequencies / torch.tensor(rope.factors)
     if rope.kind == "llama3":
         return _llama3(rope, frequencies)
     if rope.kind == "yarn":
@@ -86,7 +100,7 @@ def yarn_attention_factor(factor: float, mscale: float = 0.0, mscale_all_dim: fl
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """cos and sin of a step's positions, shared by all layers: [tokens, 1, head_dim].
+    """cos and sin of a step's positions, shared by layers: [tokens, 1, rotated dimensions].
 
     The halves of a head are the two coordinates: out = x * cos + swap(x) * sin, where swap
     exchanges the halves and `sin` carries the sign of the first half.
@@ -97,8 +111,11 @@ class Rotation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [tokens, heads, head_dim] -> the rotated x, new memory."""
-        swapped = x.roll(x.shape[-1] // 2, -1)
-        return torch.addcmul(x * self.cos, swapped, self.sin)
+        size = self.cos.shape[-1]
+        turned = x[..., :size]
+        swapped = turned.roll(size // 2, -1)
+        turned = torch.addcmul(turned * self.cos, swapped, self.sin)
+        return turned if size == x.shape[-1] else torch.cat((turned, x[..., size:]), dim=-1)
 
 
 class Rotary:
@@ -119,7 +136,8 @@ class Rotary:
         return Rotation(cos.to(self._dtype), sin.to(self._dtype))
 
     def table(self, length: int) -> tuple[Tensor, Tensor]:
-        """cos and sin of positions 0 .. length - 1, float32 [length, head_dim / 2]."""
+        """cos and sin of positions 0 .. length - 1, float32 [length, rotated
+        dimensions / 2]."""
         half = len(self._frequencies) // 2
         angles = torch.arange(length)[:, None] * self._frequencies[half:].cpu()
         return angles.cos() * self._factor, angles.sin() * self._factor

@@ -11,29 +11,29 @@ from penstock.kernels.cpu.pack import PackedWeight
 
 
 class Store(Protocol):
-    """Prepared weights by name: what is there already is not made again. A model asks for each
-    name once, always in the same order, then calls `finish`."""
+    """Prepared weights: what is there already is not made again. A model asks for all of them,
+    always in the same order, then calls `finish`."""
 
-    def matrix(self, name: str, make: Callable[[], PackedWeight]) -> PackedWeight:
-        """A packed matrix with its bias."""
+    def matrix(self, make: Callable[[], PackedWeight]) -> PackedWeight:
+        """The next one, a packed matrix with its bias."""
         ...
 
-    def tensor(self, name: str, make: Callable[[], Tensor], looked_up: bool = False) -> Tensor:
-        """Any other tensor; looked_up: a step reads a few of its rows."""
+    def tensor(self, make: Callable[[], Tensor], looked_up: bool = False) -> Tensor:
+        """The next one, any other tensor; looked_up: a step reads a few of its rows."""
         ...
 
     def finish(self) -> None:
-        """All names were asked for."""
+        """That was all."""
         ...
 
 
 class Unkept:
     """The Store that keeps nothing."""
 
-    def matrix(self, name: str, make: Callable[[], PackedWeight]) -> PackedWeight:
+    def matrix(self, make: Callable[[], PackedWeight]) -> PackedWeight:
         return make()
 
-    def tensor(self, name: str, make: Callable[[], Tensor], looked_up: bool = False) -> Tensor:
+    def tensor(self, make: Callable[[], Tensor], looked_up: bool = False) -> Tensor:
         return make()
 
     def finish(self) -> None:

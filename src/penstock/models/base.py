@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -58,11 +59,17 @@ class LoadableLM(CausalLM, Protocol):
         ...
 
 
+@runtime_checkable
+class SelfLoading(Protocol):
+    """A LoadableLM that reads its checkpoint by itself."""
+
+    def load(self, path: Path) -> None:
+        """Fill the model from a checkpoint folder. Raises CheckpointError, UnsupportedError."""
+        ...
+
+
 class ModelPlan(Protocol):
     """A config.json that was understood: what the registry's `read` functions return."""
-
-    @property
-    def kv_groups(self) -> tuple[KVGroup, ...]: ...
 
     def build(
         self,

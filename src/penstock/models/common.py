@@ -5,6 +5,7 @@ from __future__ import annotations
 from penstock.errors import CheckpointError, UnsupportedError
 from penstock.layers.decoder import DecoderPlan
 from penstock.layers.mlp import ACTIVATIONS
+from penstock.layers.rotary import Rope
 from penstock.models.config_json import ConfigJson
 from penstock.models.rope import read_rope
 
@@ -23,11 +24,17 @@ def read_decoder(
     tied: bool = False,
     theta: float = 10000.0,
     head_dim: int | None = None,
+    norm_eps: float = 1e-6,
+    act: str = "silu",
+    partial_rotary: bool = False,
+    rope: tuple[Rope, int] | None = None,
 ) -> DecoderPlan:
-    """The plan of a Llama-like model; the arguments are what the family adds or assumes.
+    """The plan of a Llama-like model; the arguments are what the family adds or assumes. A family
+    that differs further reads its own fields first and replaces them in the plan.
 
-    `tied`, `theta` and `head_dim` are the family's defaults for fields that the file leaves out.
-    Raises CheckpointError and UnsupportedError.
+    `tied`, `theta`, `head_dim`, `norm_eps` and `act` are the family's defaults for fields that the
+    file leaves out; rope: what `read_rope` gives, where the family reads it by itself. Raises
+    CheckpointError and UnsupportedError.
     """
     hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
     kv_heads = config.size("num_key_value_heads", heads)
@@ -38,14 +45,15 @@ def read_decoder(
     dim = config.size("head_dim", head_dim or hidden // heads or 1)
     if dim % 2:
         raise UnsupportedError(f"{config.where}: head_dim must be even, not {dim}.")
-    act = config.take("hidden_act", str, "silu")
-    if act not in ACTIVATIONS:
-        raise UnsupportedError(
-            f"{config.where}: hidden_act {act!r} is not supported.",
-            cure=f"Known: {', '.join(sorted(ACTIVATIONS))}.",
-            param="hidden_act",
+    act = read_act(config, "hidden_act", act)
+    if rope is None:
+        positions = config.size("max_position_embeddings")
+        rope = read_rope(config, positions, theta, partial_rotary)
+    rotated = rope[0].size(dim)
+    if rotated % 2 or (rope[0].factors and len(rope[0].factors) != rotated // 2):
+        raise CheckpointError(
+            f"{config.where}: the rotation does not fit heads of {dim}.", param="rope_scaling"
         )
-    rope, max_positions = read_rope(config, config.size("max_position_embeddings"), theta)
     plan = DecoderPlan(
         vocab_size=config.size("vocab_size"),
         hidden_size=hidden,
@@ -53,10 +61,10 @@ def read_decoder(
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=dim,
-        norm_eps=config.number("rms_norm_eps", 1e-6),
+        norm_eps=config.number("rms_norm_eps", norm_eps),
         act=act,
-        max_positions=max_positions,
-        rope=rope,
+        max_positions=rope[1],
+        rope=rope[0],
         windows=windows,
         rotary=rotary or (True,) * len(windows),
         tied=config.flag("tie_word_embeddings", tied),
@@ -67,6 +75,23 @@ def read_decoder(
     )
     config.finish()
     return plan
+
+
+def read_act(config: ConfigJson, name: str, default: str) -> str:
+    """The activation in field `name`. Raises UnsupportedError."""
+    act = config.take(name, str, default)
+    if act not in ACTIVATIONS:
+        raise UnsupportedError(
+            f"{config.where}: {name} {act!r} is not supported.",
+            cure=f"Known: {', '.join(sorted(ACTIVATIONS))}.",
+            param=name,
+        )
+    return act
+
+
+def optional(config: ConfigJson, name: str, default: float) -> float:
+    """A number that null switches off (0); the default where the field is missing."""
+    return config.number(name, 0.0 if name in config.raw else default)
 
 
 def uniform_windows(config: ConfigJson, window: int) -> tuple[int, ...]:
@@ -117,3 +142,16 @@ def qwen_windows(config: ConfigJson) -> tuple[int, ...]:
     return layered_windows(
         config, width, [SLIDING if width and i >= from_layer else FULL for i in layers]
     )
+
+
+def check_experts(config: ConfigJson, count: int, top_k: int) -> None:
+    """Raise CheckpointError where a token would get more experts than there are; read what
+    concerns only training."""
+    for name in ("router_aux_loss_coef", "router_jitter_noise"):
+        config.number(name, 0.0)
+    config.flag("output_router_logits", False)
+    if top_k > count:
+        raise CheckpointError(
+            f"{config.where}: a token cannot have {top_k} of {count} experts.",
+            param="num_experts_per_tok",
+        )

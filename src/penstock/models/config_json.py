@@ -35,7 +35,12 @@ HARMLESS_PREFIXES = ("_", "unsloth", "transformers.js")
 class ConfigJson:
     """A config.json in hand. Every read checks the type and remembers the name."""
 
-    def __init__(self, raw: dict[str, Any], where: str = "config.json") -> None:
+    def __init__(
+        self, raw: dict[str, Any], where: str = "config.json", longest: int | None = None
+    ) -> None:
+        """longest: tokens of the longest request that the model will get (None: as many as it can
+        take); some families choose frequencies by it."""
+        self.longest = longest
         self.raw = raw
         self.where = where
         self._read: set[str] = set()

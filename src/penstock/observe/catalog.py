@@ -301,6 +301,12 @@ HTTP_ERRORS = counter("http_errors", "responses", "Error bodies sent.", "code", 
 TOKENIZE_S = histogram(
     "tokenize_seconds", "seconds", "Template and tokenizer, once a request.", HOST_S
 )
+BATCH_ROWS = counter(
+    "batch_rows", "rows", "Rows of batches that have their result.", "endpoint", "outcome"
+)
+BATCH_ROWS_WAITING = gauge(
+    "batch_rows_waiting", "rows", "Rows without a result, of batches that run."
+)
 DETOKENIZE_S = histogram(
     "detokenize_seconds", "seconds", "Detokenizing and stop strings, once a delta.", HOST_S
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -38,6 +39,7 @@ class Metrics:
         self._registry.register(self._board)
         self._live: dict[str, Progress] = {}
         self._processes: Callable[[], dict[str, int]] = dict
+        self._batch_rows_waiting: Callable[[], int] = int
         _no_endings(self._board)
 
     @property
@@ -174,6 +176,16 @@ class Metrics:
         """An error body was sent; code: the error's, as `invalid_field`."""
         self._board.number(c.HTTP_ERRORS).add(1, code, str(status))
 
+    def batch_rows(self, endpoint: str, done: int, failed: int) -> None:
+        """Rows of batches have their results."""
+        rows = self._board.number(c.BATCH_ROWS)
+        rows.add(done, endpoint, "done")
+        rows.add(failed, endpoint, "failed")
+
+    def watch_batches(self, waiting: Callable[[], int]) -> None:
+        """Report how many rows of batches have no result yet."""
+        self._batch_rows_waiting = waiting
+
     def tokenized(self, seconds: float) -> None:
         self._board.histogram(c.TOKENIZE_S).observe(seconds)
 
@@ -184,14 +196,20 @@ class Metrics:
 
     def render(self) -> bytes:
         """Prometheus' text format, UTF-8; content type `CONTENT_TYPE_LATEST` of the client."""
+        self._board.number(c.BATCH_ROWS_WAITING).set(self._batch_rows_waiting())
         memory = self._board.number(c.RSS)
         memory.values.clear()
-        for role, pid in {"api": os.getpid(), **self._processes()}.items():
-            try:
-                memory.set(psutil.Process(pid).memory_info().rss, role)
-            except psutil.NoSuchProcess:
-                continue  # it ended: its line ends with it
+        for role, size in self.memory().items():
+            memory.set(size, role)
         return generate_latest(self._registry)
+
+    def memory(self) -> dict[str, int]:
+        """Resident bytes of each process, by role; of those that are alive."""
+        found = {}
+        for role, pid in {"api": os.getpid(), **self._processes()}.items():
+            with suppress(psutil.NoSuchProcess):
+                found[role] = psutil.Process(pid).memory_info().rss
+        return found
 
     def _add(self, metric: c.Metric, amount: float) -> None:
         self._engine.number(metric).add(amount)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from penstock.errors import ERRORS
-from penstock.server.fields import ENDPOINTS, FIELDS, Field, Rule
+from penstock.server.fields import Field, Rule
+from penstock.server.tables import all_tables
 from penstock.web.errors import TYPES, status_of
 
 PATHS: tuple[tuple[str, str], ...] = (
@@ -15,6 +16,17 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("POST /v1/completions", "continue one or several prompts, given as text or token ids"),
     ("POST /v1/chat/render", "the prompt that a chat becomes, as text and as token ids"),
     ("GET /v1/models, /v1/models/{id}", "the model served, with its context length"),
+    (
+        "POST /v1/files",
+        "upload a file of requests, as multipart/form-data: `file`, `purpose=batch`",
+    ),
+    ("GET /v1/files", "the files of this key; `after`, `limit`, `order`, `purpose`"),
+    ("GET, DELETE /v1/files/{id}", "what is known of a file; forget it"),
+    ("GET /v1/files/{id}/content", "the bytes of a file"),
+    ("POST /v1/batches", "answer the requests of a file in the background"),
+    ("GET /v1/batches", "the batches of this key, the newest first; `after`, `limit`"),
+    ("GET /v1/batches/{id}", "how a batch stands"),
+    ("POST /v1/batches/{id}/cancel", "end a batch; the results so far are kept"),
     ("POST /tokenize", "text or a chat as token ids"),
     ("POST /detokenize", "token ids as text"),
     ("GET /version", "version of the server"),
@@ -35,6 +47,19 @@ request's id in `X-Request-Id`; a client may choose it by the same header. A dea
 be set by the field `timeout` or the header `X-Request-Timeout` (the sooner one counts): when it
 passes, a stream ends with `finish_reason` `timeout`, any other request with status 504. A client
 that disconnects ends its request; the blocks that it held are free within one step.
+"""
+
+BATCHES = """## Batches
+
+With `--data-dir FOLDER` the server answers files of requests as OpenAI's Batch API does. A line of
+the file is `{"custom_id": …, "method": "POST", "url": …, "body": …}`; every `url` is the batch's
+`endpoint`, every `custom_id` there once. A file with a line that cannot be read fails as a whole,
+and `errors` names the lines. Rows run in the background: behind all other requests under any
+`--scheduling-policy`, with a quarter of a step's tokens, paused while another request waits for
+its first token. Results are kept row by row, so that a server that was killed goes on where it
+was; answers with status 200 go to `output_file_id`, all others to `error_file_id`, in the order of
+the input. After 24 hours a batch ends as `expired` with what is done. The batches of one key run
+one after the other, those of several keys side by side. What a key keeps, other keys do not see.
 """
 
 FIELD_INTRO = """## Fields
@@ -59,15 +84,14 @@ and 503 come with `Retry-After`.
 
 def render() -> str:
     """The whole page."""
-    parts = [INTRO, "## Paths\n", _table(("path", "what it does"), _paths()), FIELD_INTRO]
-    for endpoint, paths in ENDPOINTS.items():
-        parts += [f"### {paths}\n", _endpoint(endpoint)]
+    parts = [INTRO, "## Paths\n", _table(("path", "what it does"), _paths()), BATCHES, FIELD_INTRO]
+    for paths, fields in all_tables().values():
+        parts += [f"### {paths}\n", _endpoint(fields.values())]
     parts += [ERROR_INTRO, _table(("code", "status", "type"), _errors())]
     return "\n".join(parts)
 
 
-def _endpoint(endpoint: str) -> str:
-    fields = [field for field in FIELDS if endpoint in field.on]
+def _endpoint(fields: Collection[Field]) -> str:
     rows = [_field(field) for rule in Rule for field in fields if field.rule is rule]
     return _table(("field", "rule", "value", "default", "note"), rows)
 

@@ -18,11 +18,12 @@ import penstock
 from penstock.config import Config
 from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
-from penstock.server import routes
+from penstock.server import batch_routes, pages, routes
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
 from penstock.server.lifecycle import bind, run, url_of
 from penstock.server.service import Service
 from penstock.server.start import Start
+from penstock.server.tables import BATCHES, all_tables
 from penstock.web.errors import on_http_error
 from penstock.web.keys import KeyGate, Keys
 from penstock.web.sse import ClientGone
@@ -47,16 +48,29 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/render", routes.render, CHAT),
     Route("GET", "/v1/models", routes.models),
     Route("GET", "/v1/models/{name:path}", routes.model),
+    Route("POST", "/v1/files", batch_routes.upload),
+    Route("GET", "/v1/files", batch_routes.files),
+    Route("GET", "/v1/files/{id}", batch_routes.file),
+    Route("DELETE", "/v1/files/{id}", batch_routes.delete_file),
+    Route("GET", "/v1/files/{id}/content", batch_routes.content),
+    Route("POST", "/v1/batches", batch_routes.create_batch, BATCHES),
+    Route("GET", "/v1/batches", batch_routes.batches),
+    Route("GET", "/v1/batches/{id}", batch_routes.batch),
+    Route("POST", "/v1/batches/{id}/cancel", batch_routes.cancel_batch),
     Route("POST", "/tokenize", routes.tokenize, TOKENIZE),
     Route("POST", "/detokenize", routes.detokenize, DETOKENIZE),
     Route("GET", "/version", routes.version),
+    Route("GET", "/", pages.index, open=True),
+    Route("GET", "/ui/{name}", pages.asset, open=True),
+    Route("GET", "/dashboard/data", pages.data),
+    Route("GET", "/dashboard/requests/{name:path}", pages.story),
     Route("GET", "/metrics", routes.metrics, open=True),
     Route("GET", "/live", routes.live, open=True),
     Route("GET", "/ready", routes.ready, open=True),
     Route("GET", "/health", routes.health, open=True),
 )
 
-OPEN_PATHS = frozenset({r.path for r in ROUTES if r.open} | {"/docs", "/openapi.json"})
+OPEN_PATHS = pages.ASSET_PATHS | {r.path for r in ROUTES if r.open} | {"/docs", "/openapi.json"}
 
 
 def create_app(service: Service) -> FastAPI:
@@ -74,6 +88,7 @@ def create_app(service: Service) -> FastAPI:
         )
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_middleware(KeyGate, Keys(service.config.server.api_key), OPEN_PATHS)
+    service.app = app
     return app
 
 
@@ -92,7 +107,8 @@ def _endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitab
 def _request_body(route: Route) -> dict[str, Any] | None:
     if route.fields is None:
         return None
-    content = {"application/json": {"schema": schema(route.fields)}}
+    _, table = all_tables()[route.fields]
+    content = {"application/json": {"schema": schema(table)}}
     return {"requestBody": {"required": True, "content": content}}
 
 

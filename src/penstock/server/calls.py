@@ -8,11 +8,13 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+from penstock.core.request import BACKGROUND
 from penstock.errors import InvalidFieldError
 from penstock.llm import AsyncLLM, Generation, SamplingParams
 from penstock.server import kinds
 from penstock.server.fields import Parsed
 from penstock.server.replies import Chat, Completions, Format
+from penstock.web.caller import NOBODY, Caller
 
 DEFAULT_MAX_TOKENS = 16
 """of completions, by OpenAI's definition, as far as the context allows"""
@@ -48,6 +50,8 @@ class Call:
     """the prompt's text stands before each answer"""
     echo_only: bool
     """score the prompt, show no output"""
+    background: bool = False
+    """a row of a batch"""
 
     def patience_s(self) -> float | None:
         """How long to wait for the engine, which should itself end the request at its deadline."""
@@ -70,6 +74,7 @@ class Asked:
     """header X-Request-Timeout, or the server's default"""
     arrival_s: float
     """on the model's clock"""
+    caller: Caller = NOBODY
 
 
 def new_id() -> str:
@@ -189,7 +194,7 @@ def _call(
     options = {
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
-        "priority": body["priority"],
+        "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
         "cache_salt": body["cache_salt"] or "",
         "session": _session(body),
     }
@@ -213,4 +218,5 @@ def _call(
         every_token=continuous or body["return_token_ids"] or params.logprobs is not None,
         echo=echo,
         echo_only=echo and body["max_tokens"] == 0,
+        background=asked.caller.background,
     )

@@ -11,7 +11,7 @@ Nothing else is let in: an unknown field is a 400 too. `docs/api.md` is generate
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -221,15 +221,18 @@ _TABLES = {endpoint: table(endpoint) for endpoint in ENDPOINTS}
 
 def parse(endpoint: str, data: bytes) -> Parsed:
     """A raw body as checked values. Raises RequestError and its kin, naming the field at fault."""
-    body = decode(data)
-    fields = _TABLES[endpoint]
+    return read(_TABLES[endpoint], decode(data))
+
+
+def read(fields: Mapping[str, Field], body: Body) -> Parsed:
+    """A JSON object as checked values. Raises as `parse`."""
     parsed = Parsed({f.name: f.default for f in fields.values() if f.rule is Rule.USED}, {})
     for name, value in body.items():
         if value is None:
             continue
         field = fields.get(name)
         if field is None:
-            raise _unknown(name, endpoint)
+            raise _unknown(name, fields)
         if field.rule is Rule.USED:
             parsed.values[name] = field.kind.read(value, name)
         elif field.rule is Rule.LOGGED:
@@ -261,9 +264,9 @@ def decode(data: bytes) -> Body:
     return body
 
 
-def _unknown(name: str, endpoint: str) -> UnsupportedFieldError:
+def _unknown(name: str, fields: Mapping[str, Field]) -> UnsupportedFieldError:
     shown = name if len(name) <= 60 else name[:57] + "..."
-    near = difflib.get_close_matches(name[:60], _TABLES[endpoint], n=1)
+    near = difflib.get_close_matches(name[:60], list(fields), n=1)
     cure = f"Did you mean {near[0]!r}?" if near else "The known fields are listed in docs/api.md."
     return UnsupportedFieldError(f"Unknown field {shown!r}.", cure=cure, param=shown)
 
@@ -276,9 +279,9 @@ def _refusal(field: Field) -> UnsupportedFieldError:
     return UnsupportedFieldError(message, cure=cure, param=field.name)
 
 
-def schema(endpoint: str) -> dict[str, Any]:
+def schema(table: Mapping[str, Field]) -> dict[str, Any]:
     """JSON schema of an endpoint's body, for the OpenAPI document: the used fields."""
-    fields = [f for f in _TABLES[endpoint].values() if f.rule is Rule.USED]
+    fields = [f for f in table.values() if f.rule is Rule.USED]
     properties = {}
     for field in fields:
         properties[field.name] = dict(field.kind.schema)

@@ -72,6 +72,11 @@ SALT = _plain(
     lambda v: isinstance(v, str) and v != "",
 )
 OBJECT = _plain("an object", {"type": "object"}, lambda v: isinstance(v, dict))
+METADATA = _plain(
+    "an object of texts",
+    {"type": "object", "additionalProperties": {"type": "string"}},
+    lambda v: isinstance(v, dict) and all(isinstance(text, str) for text in v.values()),
+)
 ANY = _passed("any value", {})
 TOKENS = list_of(integer(0, 2**31 - 1, "a token id"), "a list of token ids")
 TEXTS = list_of(TEXT, "a list of strings")

@@ -26,6 +26,7 @@ from penstock.server.calls import (
 )
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, Parsed, parse
 from penstock.server.service import Service
+from penstock.web.caller import caller_of
 from penstock.web.errors import json_response
 from penstock.web.limits import read_body
 from penstock.web.sse import EventStream, unless_gone
@@ -148,7 +149,8 @@ async def _answer(
     timeout_s = header_seconds(request.headers.get("x-request-timeout"))
     if timeout_s is None and body["timeout"] is None:
         timeout_s = service.config.server.request_timeout_s
-    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s))
+    caller = caller_of(request.scope)
+    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s, caller))
     if body.logged:
         log.info("request %s: no effect of %s", call.request_id, ", ".join(body.logged))
     headers = {"X-Request-Id": call.request_id}

@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from penstock.config import Config
 from penstock.engine.client import ModelInfo
@@ -16,12 +18,17 @@ from penstock.errors import (
     EngineError,
     EngineStuckError,
     ModelNotFoundError,
+    NotEnabledError,
     PenstockError,
     UnavailableError,
 )
+from penstock.jobs.asgi import AppHandler
 from penstock.llm import AsyncLLM, Generation
+from penstock.observe.live import Live
 from penstock.observe.metrics import Metrics
 from penstock.server.calls import Call
+from penstock.server.data import Data
+from penstock.web.caller import SCOPE_KEY, Caller
 from penstock.web.errors import as_typed, error_response, status_of
 from penstock.web.limits import Door
 
@@ -36,16 +43,43 @@ class Service:
         self.names = config.served_names
         self.door = Door(config.max_running + config.max_waiting)
         self.metrics = Metrics(self.names[0])
+        self.live = Live()
+        self.opened_s = 0.0
         self.created = int(time.time())
         self._llm: AsyncLLM | None = None
         self._live: set[Generation] = set()
+        folder = config.server.data_dir
+        self._data = None if folder is None else Data(Path(folder))
+        self.app: ASGIApp | None = None
+        """set by the application that is made over this service; rows of batches go there"""
 
     def open(self, llm: AsyncLLM) -> None:
         """The model is loaded: requests are served from now on."""
         llm.client.subscribe(self.metrics)
+        llm.client.subscribe(self.live)
+        self.opened_s = llm.clock.now()
         self.metrics.ready(llm.info)
         llm.times = self.metrics
         self._llm = llm
+        if self._data is not None:
+            rows = max(1, self.config.max_running // 2)  # the others find places free
+            batches = self._data.batches
+            batches.start(self._background, rows, self.metrics.batch_rows)
+            self.metrics.watch_batches(lambda: batches.num_waiting)
+
+    def _background(self, owner: str) -> AppHandler:
+        """This server, as the rows of an owner's batches meet it."""
+        assert self.app is not None
+        return AppHandler(self.app, {SCOPE_KEY: Caller(owner, background=True)})
+
+    def data(self) -> Data:
+        """Raises NotEnabledError for a server that keeps nothing."""
+        if self._data is None:
+            raise NotEnabledError(
+                "This server keeps no files, batches and responses.",
+                cure="Start it with --data-dir FOLDER.",
+            )
+        return self._data
 
     def llm(self) -> AsyncLLM:
         """The model. Raises UnavailableError while it loads."""
@@ -78,7 +112,8 @@ class Service:
         Raises what `Door.admit`, `AsyncLLM.generate` and `AsyncLLM.chat` raise.
         """
         async with AsyncExitStack() as stack:
-            stack.enter_context(self.door.admit(call.num_choices))
+            if not call.background:  # how many rows run at once is the batches' affair
+                stack.enter_context(self.door.admit(call.num_choices))
             generations = []
             for generate in call.prompts:
                 generation = await stack.enter_async_context(await generate())
@@ -116,5 +151,7 @@ class Service:
         return None if self._llm is None else self._llm.info
 
     async def close(self) -> None:
+        if self._data is not None:
+            await self._data.close()
         if self._llm is not None:
             await self._llm.close()

@@ -26,6 +26,8 @@ STATUS: dict[str, int] = {
     "template_error": 400,
     "invalid_api_key": 401,
     "model_not_found": 404,
+    "not_found": 404,
+    "not_enabled": 404,
     "body_too_large": 413,
     "queue_full": 429,
     "unavailable": 503,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
 from starlette.requests import Request
@@ -78,19 +78,24 @@ class Door:
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
     """The whole body. Raises BodyTooLargeError as soon as it is known to pass the limit."""
+    return b"".join([chunk async for chunk in chunks(request, limit_bytes)])
+
+
+async def chunks(
+    request: Request, limit_bytes: int, flag: str = "--max-body-bytes"
+) -> AsyncGenerator[bytes, None]:
+    """The body as it comes. Raises BodyTooLargeError as `read_body`; `flag` sets the limit."""
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isascii() and declared.isdigit() else 0
-    chunks: list[bytes] = []
     if size <= limit_bytes:
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit_bytes:
                 break
-            chunks.append(chunk)
+            yield chunk
     if size > limit_bytes:
         raise BodyTooLargeError(
             f"The body is larger than {limit_bytes} bytes.",
-            cure="Send less at once, or raise --max-body-bytes.",
+            cure=f"Send less at once, or raise {flag}.",
         )
-    return b"".join(chunks)

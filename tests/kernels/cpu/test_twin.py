@@ -11,7 +11,7 @@ from torch import Tensor
 
 from penstock.kernels import cpu
 from penstock.kernels.cpu import pack, program, twin
-from penstock.kernels.cpu.ops import Batch, Epilogue, GroupTables, KVCache, Rope
+from penstock.kernels.cpu.ops import GATED, Batch, Epilogue, GroupTables, KVCache, Rope
 from penstock.kernels.cpu.pack import Format
 from penstock.kernels.cpu.program import Program
 from tests.kernels.cpu.weights import batch, packed
@@ -54,7 +54,7 @@ def test_linear_with_norm_and_epilogue(
 ) -> None:
     n, k, rows = 84, 96, 7
     matrix = torch.randn(n, k) * k**-0.5
-    if epilogue == Epilogue.SILU_MUL:
+    if epilogue in GATED.values():
         matrix = pack.interleave(matrix, torch.randn(n, k) * k**-0.5)
         n = matrix.shape[0] // 2
     weight = packed(form, matrix, torch.randn(matrix.shape[0]))
@@ -62,9 +62,10 @@ def test_linear_with_norm_and_epilogue(
     found = torch.randn(rows, n).to(out_dtype)
     expected = found.clone()
     op = recorded(isa, rows)
-    op.linear(weight, x, found, norm, 1e-5, epilogue)
+    cap = {"scale": 0.7, "softcap": 1.5} if epilogue == Epilogue.STORE else {}
+    op.linear(weight, x, found, norm, 1e-5, epilogue, **cap)
     op.run(batch(rows))
-    twin.linear(weight, x, expected, norm, 1e-5, epilogue)
+    twin.linear(weight, x, expected, norm, 1e-5, epilogue, **cap)
     # The two norms may round an activation to neighbours, in int8 a step of 1 / 127 of the row's
     # greatest.
     tolerance = 0.05 if form in EXACT or out_dtype == torch.bfloat16 else 0.02
@@ -106,6 +107,20 @@ def test_norm(size: int, isa: str) -> None:
     op.run(batch(5))
     twin.norm(x, weight, 1e-6, expected)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@ISAS
+def test_norm_added_to_a_sum_and_in_place(isa: str) -> None:
+    wide, weight = torch.randn(5, 60), torch.rand(24)
+    x, found, expected = wide[:, 8:32], torch.randn(5, 24), torch.empty(5, 24)
+    twin.norm(x, weight, 1e-6, expected)
+    summed = found + expected
+    op = recorded(isa, 5)
+    op.norm(x, weight, 1e-6, found, add=True)
+    op.norm(x, weight, 1e-6, x)
+    op.run(batch(5))
+    torch.testing.assert_close(found, summed, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(x, expected, rtol=1e-5, atol=1e-6)
 
 
 @ISAS

@@ -42,6 +42,9 @@ class Cache:
         self, data: int, dtype: int, block_size: int, kv_heads: int, head_dim: int
     ) -> None: ...
 
+class Routing:
+    def __init__(self, weights: int, places: int, tokens: int, starts: int) -> None: ...
+
 class Pool:
     def __init__(self, threads: int, spin_us: int) -> None: ...
     @property
@@ -58,13 +61,24 @@ class Program:
         norm_weight: int,
         norm_eps: float,
         epilogue: int,
+        scale: float,
+        softcap: float,
         out: int,
         out_dtype: int,
         out_stride: int,
         rows: int,
     ) -> None: ...
     def norm(
-        self, x: int, weight: int, eps: float, out: int, out_dtype: int, size: int
+        self,
+        x: int,
+        x_stride: int,
+        weight: int,
+        eps: float,
+        add: bool,
+        out: int,
+        out_dtype: int,
+        out_stride: int,
+        size: int,
     ) -> None: ...
     def embed(
         self,
@@ -102,6 +116,34 @@ class Program:
         softcap: float,
         max_len: int,
         group: int,
+    ) -> None: ...
+    def route(
+        self, logits: int, experts: int, top_k: int, normalised: bool, to: Routing
+    ) -> None: ...
+    def experts(
+        self,
+        weights: list[Weight],
+        x: int,
+        x_dtype: int,
+        x_stride: int,
+        norm_weight: int,
+        norm_eps: float,
+        epilogue: int,
+        out: int,
+        out_dtype: int,
+        out_stride: int,
+        routing: Routing,
+        of_tokens: bool,
+    ) -> None: ...
+    def combine(
+        self,
+        x: int,
+        routing: Routing,
+        top_k: int,
+        size: int,
+        scale: float,
+        add: bool,
+        out: int,
     ) -> None: ...
     def argmax(self, logits: int, vocab: int, ids: int, maxima: int) -> None: ...
     def draw(

@@ -134,24 +134,28 @@ inline void finish(const LinearArgs& p, int row, int rows, int block, Get get) {
   void* const out = p.out;
   F bias[V];
   for (int i = 0; i < V; ++i) bias[i] = w.bias ? load(w.bias + block * kBlockN + i * W) : zero();
-  if (p.epilogue == Epilogue::silu_mul) {
+  if (p.epilogue == Epilogue::silu_mul || p.epilogue == Epilogue::gelu_mul) {
+    const bool silu = p.epilogue == Epilogue::silu_mul;
     constexpr int half = kBlockN / 2;
     const int left = w.n / 2 - block * half;
     for (int r = 0; r < rows; ++r) {
       const int64_t at = (row + r) * stride + block * half;
       for (int i = 0; i < V / 2; ++i) {
         const F gate = add(get(r, i), bias[i]), up = add(get(r, i + V / 2), bias[i + V / 2]);
-        store_any(out, dtype, at + i * W, mul(vsilu(gate), up), left - i * W);
+        const F act = silu ? vsilu(gate) : vgelu_tanh(gate);
+        store_any(out, dtype, at + i * W, mul(act, up), left - i * W);
       }
     }
     return;
   }
   const bool sum = p.epilogue == Epilogue::add;
+  const F scale = splat(p.scale);
   const int left = w.n - block * kBlockN;
   for (int r = 0; r < rows; ++r) {
     const int64_t at = (row + r) * stride + block * kBlockN;
     for (int i = 0; i < V && i * W < left; ++i) {
-      F v = add(get(r, i), bias[i]);
+      F v = mul(add(get(r, i), bias[i]), scale);
+      if (p.softcap > 0) v = mul(splat(p.softcap), vtanh(div(v, splat(p.softcap))));
       if (sum) v = add(load_any(out, dtype, at + i * W, left - i * W), v);
       store_any(out, dtype, at + i * W, v, left - i * W);
     }

@@ -25,6 +25,13 @@ inline F vsilu(F x) {
   return mul(x, reciprocal(add(splat(1.0f), vexp(vmin(splat(86.0f), sub(zero(), x))))));
 }
 
+// x / (1 + e^-2u), which is x (1 + tanh(u)) / 2, with u = sqrt(2 / pi) (x + 0.044715 x^3).
+inline F vgelu_tanh(F x) {
+  const F cube = mul(mul(x, x), x);
+  const F u = mul(splat(-1.59576912f), fma(splat(0.044715f), cube, x));
+  return mul(x, reciprocal(add(splat(1.0f), vexp(vmin(splat(86.0f), u)))));
+}
+
 inline F vtanh(F x) {  // 1 - 2 / (e^2x + 1)
   return sub(splat(1.0f), div(splat(2.0f), add(vexp(add(x, x)), splat(1.0f))));
 }

@@ -67,9 +67,11 @@ void run(Program& program, int tokens, int rows, int wanted, Address ids, Addres
 }
 
 void add_linear(Program& program, std::shared_ptr<Weight> weight, Address x, int x_dtype,
-                int64_t x_stride, Address norm_weight, float norm_eps, int epilogue, Address out,
-                int out_dtype, int64_t out_stride, int rows) {
+                int64_t x_stride, Address norm_weight, float norm_eps, int epilogue, float scale,
+                float softcap, Address out, int out_dtype, int64_t out_stride, int rows) {
   LinearArgs args{};
+  args.scale = scale;
+  args.softcap = softcap;
   args.x = at<void>(x);
   args.x_dtype = Dtype(x_dtype);
   args.x_stride = x_stride;
@@ -82,11 +84,14 @@ void add_linear(Program& program, std::shared_ptr<Weight> weight, Address x, int
   program.add(LinearOp{std::move(weight), args, Rows(rows)});
 }
 
-void add_norm(Program& program, Address x, Address weight, float eps, Address out, int out_dtype,
-              int size) {
+void add_norm(Program& program, Address x, int64_t x_stride, Address weight, float eps, bool add,
+              Address out, int out_dtype, int64_t out_stride, int size) {
   NormArgs args{};
   args.x = at<const float>(x);
-  args.x_stride = args.out_stride = args.size = size;
+  args.x_stride = x_stride;
+  args.out_stride = out_stride;
+  args.size = size;
+  args.add = add;
   args.weight = at<const float>(weight);
   args.eps = eps;
   args.out = at<void>(out);
@@ -183,6 +188,41 @@ void add_draw(Program& program, Address logits, int vocab, Address inverse_tempe
   program.add(DrawOp{args, std::shared_ptr<int64_t[]>(new int64_t[room])});
 }
 
+Routing routing_of(Address weights, Address places, Address tokens, Address starts) {
+  return Routing{at<float>(weights), at<int32_t>(places), at<int64_t>(tokens),
+                 at<int32_t>(starts)};
+}
+
+void add_route(Program& program, Address logits, int experts, int top_k, bool normalised,
+               const Routing& to) {
+  if (top_k < 1 || top_k > experts) throw std::invalid_argument("top_k is not 1 to the experts");
+  program.add(RouteOp{RouteArgs{at<const float>(logits), 0, experts, top_k, normalised, to}});
+}
+
+void add_experts(Program& program, std::vector<std::shared_ptr<Weight>> weights, Address x,
+                 int x_dtype, int64_t x_stride, Address norm_weight, float norm_eps, int epilogue,
+                 Address out, int out_dtype, int64_t out_stride, const Routing& routing,
+                 bool of_tokens) {
+  LinearArgs args{};
+  args.x = at<void>(x);
+  args.x_dtype = Dtype(x_dtype);
+  args.x_stride = x_stride;
+  args.norm_weight = at<const float>(norm_weight);
+  args.norm_eps = norm_eps;
+  args.epilogue = Epilogue(epilogue);
+  args.scale = 1.0f;
+  args.out = at<void>(out);
+  args.out_dtype = Dtype(out_dtype);
+  args.out_stride = out_stride;
+  program.add(ExpertsOp{std::move(weights), args, routing, of_tokens});
+}
+
+void add_combine(Program& program, Address x, const Routing& from, int top_k, int size, float scale,
+                 bool add, Address out) {
+  CombineArgs args{at<const float>(x), from, 0, top_k, size, scale, add, at<float>(out)};
+  program.add(CombineOp{args});
+}
+
 std::vector<std::tuple<std::string, int64_t>> profile(const Program& program) {
   std::vector<std::tuple<std::string, int64_t>> found;
   for (int i = 0; i < program.num_ops(); ++i) {
@@ -235,6 +275,14 @@ NB_MODULE(_native, m) {
       },
       "data"_a, "dtype"_a, "block_size"_a, "kv_heads"_a, "head_dim"_a);
 
+  nb::class_<Routing>(m, "Routing")
+      .def(
+          "__init__",
+          [](Routing* self, Address weights, Address places, Address tokens, Address starts) {
+            new (self) Routing(routing_of(weights, places, tokens, starts));
+          },
+          "weights"_a, "places"_a, "tokens"_a, "starts"_a);
+
   nb::class_<Pool>(m, "Pool")
       .def(nb::init<int, int>(), "threads"_a, "spin_us"_a)
       .def_prop_ro("threads", &Pool::size);
@@ -248,14 +296,22 @@ NB_MODULE(_native, m) {
           },
           "pool"_a, "isa"_a, "max_tokens"_a, "max_wanted"_a)
       .def("linear", &add_linear, "weight"_a, "x"_a, "x_dtype"_a, "x_stride"_a, "norm_weight"_a,
-           "norm_eps"_a, "epilogue"_a, "out"_a, "out_dtype"_a, "out_stride"_a, "rows"_a)
-      .def("norm", &add_norm, "x"_a, "weight"_a, "eps"_a, "out"_a, "out_dtype"_a, "size"_a)
+           "norm_eps"_a, "epilogue"_a, "scale"_a, "softcap"_a, "out"_a, "out_dtype"_a,
+           "out_stride"_a, "rows"_a)
+      .def("norm", &add_norm, "x"_a, "x_stride"_a, "weight"_a, "eps"_a, "add"_a, "out"_a,
+           "out_dtype"_a, "out_stride"_a, "size"_a)
       .def("embed", &add_embed, "table"_a, "dtype"_a, "scales"_a, "multiplier"_a, "parts"_a, "out"_a,
            "size"_a)
       .def("rope", &add_rope, "qkv"_a, "heads"_a, "q_norm"_a, "k_norm"_a, "norm_eps"_a, "cos"_a,
            "sin"_a, "rotary_dim"_a, "q_out"_a, "cache"_a, "group"_a)
       .def("attention", &add_attention, "q"_a, "out"_a, "out_dtype"_a, "heads"_a, "cache"_a,
            "scale"_a, "window"_a, "softcap"_a, "max_len"_a, "group"_a)
+      .def("route", &add_route, "logits"_a, "experts"_a, "top_k"_a, "normalised"_a, "to"_a)
+      .def("experts", &add_experts, "weights"_a, "x"_a, "x_dtype"_a, "x_stride"_a, "norm_weight"_a,
+           "norm_eps"_a, "epilogue"_a, "out"_a, "out_dtype"_a, "out_stride"_a, "routing"_a,
+           "of_tokens"_a)
+      .def("combine", &add_combine, "x"_a, "routing"_a, "top_k"_a, "size"_a, "scale"_a, "add"_a,
+           "out"_a)
       .def("argmax", &add_argmax, "logits"_a, "vocab"_a, "ids"_a, "maxima"_a)
       .def("draw", &add_draw, "logits"_a, "vocab"_a, "inverse_temperature"_a, "top_k"_a, "top_p"_a,
            "min_p"_a, "uniform"_a, "ids"_a)

@@ -20,6 +20,17 @@ class Epilogue(IntEnum):
     """out += result"""
     SILU_MUL = 2
     """out = SiLU(gate) * up, for weights from `pack.interleave`"""
+    GELU_MUL = 3
+    """out = GELU(gate) * up, by the approximation with tanh"""
+
+
+GATED = {
+    "silu": Epilogue.SILU_MUL,
+    "swish": Epilogue.SILU_MUL,
+    "gelu_new": Epilogue.GELU_MUL,
+    "gelu_pytorch_tanh": Epilogue.GELU_MUL,
+}
+"""`hidden_act` of config.json -> the epilogue of gate and up"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,37 @@ class Rope:
     """float32 [head_dim]; None: no norm"""
     k_norm: Tensor | None = None
     norm_eps: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Which experts a run's tokens go to: pairs (token, choice), sorted by expert."""
+
+    weights: Tensor
+    """float32 [tokens, top_k], by falling probability"""
+    places: Tensor
+    """int32 [tokens, top_k]: where a pair lies among all"""
+    tokens: Tensor
+    """int64 [pairs]: whose pair it is"""
+    starts: Tensor
+    """int32 [experts + 1]: the first pair of each expert"""
+    normalised: bool
+    """the weights of a token sum to 1; else they are probabilities among all experts"""
+
+    @property
+    def top_k(self) -> int:
+        return self.weights.shape[1]
+
+    @staticmethod
+    def allocate(max_tokens: int, experts: int, top_k: int, normalised: bool) -> Routing:
+        """Room for the largest run."""
+        return Routing(
+            torch.empty(max_tokens, top_k),
+            torch.empty(max_tokens, top_k, dtype=torch.int32),
+            torch.empty(max_tokens * top_k, dtype=torch.int64),
+            torch.empty(experts + 1, dtype=torch.int32),
+            normalised,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "draw.h"
+#include "moe.h"
 
 namespace penstock {
 namespace {
@@ -23,7 +24,7 @@ int64_t now_ns() {
 
 const char* name_of(const Op& op) {
   constexpr const char* names[] = {"linear", "norm", "embed", "rope", "attention", "argmax",
-                                   "draw"};
+                                   "draw",   "route", "experts", "combine"};
   return names[op.index()];
 }
 
@@ -37,16 +38,21 @@ void Program::share_partials(int64_t bytes) {
   }
 }
 
+void Program::reserve_staging(const Weight& weight, int64_t rows) {
+  const int64_t size = staging_bytes(weight.format, weight.k, rows);
+  if (size > staging_size_) {
+    staging_.reset(allocate(size));
+    staging_size_ = size;
+  }
+}
+
 void Program::add(Op op) {
   if (auto* linear = std::get_if<LinearOp>(&op)) {
-    const Weight& w = *linear->weight;
-    const int64_t rows = linear->rows == Rows::tokens ? max_tokens_ : max_wanted_;
-    const int64_t size = staging_bytes(w.format, w.k, rows);
-    if (size > staging_size_) {
-      staging_.reset(allocate(size));
-      staging_size_ = size;
-    }
+    reserve_staging(*linear->weight, linear->rows == Rows::tokens ? max_tokens_ : max_wanted_);
     linear->args.weight = linear->weight.get();
+  } else if (auto* experts = std::get_if<ExpertsOp>(&op)) {
+    // An expert has each token once at most.
+    for (const auto& weight : experts->weights) reserve_staging(*weight, max_tokens_);
   }
   ops_.push_back(std::move(op));
   nanoseconds.push_back(0);
@@ -126,6 +132,37 @@ void Program::run_op(const Op& op, const Batch& batch, Team& team) const {
     DrawArgs args = op_draw->args;
     args.rows = batch.wanted;
     draw(args, *isa_, team, op_draw->keys.get() + int64_t(team.rank) * args.vocab);
+  } else if (const auto* op_route = std::get_if<RouteOp>(&op)) {
+    RouteArgs args = op_route->args;
+    args.rows = batch.tokens;
+    route(args, team);
+  } else if (const auto* experts = std::get_if<ExpertsOp>(&op)) {
+    run_experts(*experts, team);
+  } else if (const auto* op_combine = std::get_if<CombineOp>(&op)) {
+    CombineArgs args = op_combine->args;
+    args.rows = batch.tokens;
+    combine(args, team);
+  }
+}
+
+void Program::run_experts(const ExpertsOp& op, Team& team) const {
+  const int64_t x_row = op.args.x_stride * (op.args.x_dtype == Dtype::f32 ? 4 : 2);
+  const int64_t out_row = op.args.out_stride * (op.args.out_dtype == Dtype::f32 ? 4 : 2);
+  for (size_t expert = 0; expert < op.weights.size(); ++expert) {
+    const int64_t first = op.routing.starts[expert];
+    LinearArgs args = op.args;
+    args.rows = int(op.routing.starts[expert + 1] - first);
+    if (args.rows == 0) continue;
+    args.weight = op.weights[expert].get();
+    args.staging = staging_.get();
+    if (op.of_tokens) {
+      args.x_rows = op.routing.tokens + first;
+    } else {
+      args.x = static_cast<const uint8_t*>(args.x) + first * x_row;
+    }
+    args.out = static_cast<uint8_t*>(args.out) + first * out_row;
+    isa_->linear(args, team);
+    team.barrier();
   }
 }
 

@@ -57,12 +57,26 @@ struct ArgmaxOp {
   ArgmaxArgs args;
 };
 
+struct RouteOp {
+  RouteArgs args;
+};
+struct ExpertsOp {  // a linear for each expert, over the pairs that are its own
+  std::vector<std::shared_ptr<Weight>> weights;
+  LinearArgs args;  // x: rows of tokens, or of pairs; out: rows of pairs
+  Routing routing;
+  bool of_tokens;
+};
+struct CombineOp {
+  CombineArgs args;
+};
+
 struct DrawOp {
   DrawArgs args;
   std::shared_ptr<int64_t[]> keys;  // vocab for each worker
 };
 
-using Op = std::variant<LinearOp, NormOp, EmbedOp, RopeOp, AttentionOp, ArgmaxOp, DrawOp>;
+using Op = std::variant<LinearOp, NormOp, EmbedOp, RopeOp, AttentionOp, ArgmaxOp, DrawOp, RouteOp,
+                        ExpertsOp, CombineOp>;
 const char* name_of(const Op& op);
 
 class Program {
@@ -92,6 +106,8 @@ class Program {
 
   void work(const Batch& batch, Team& team);
   void run_op(const Op& op, const Batch& batch, Team& team) const;
+  void run_experts(const ExpertsOp& op, Team& team) const;
+  void reserve_staging(const Weight& weight, int64_t rows);
 
   std::shared_ptr<Pool> pool_;
   const Isa* isa_;

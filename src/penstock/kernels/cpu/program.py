@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from penstock.kernels import cpu
-from penstock.kernels.cpu.ops import Batch, Epilogue, Filters, KVCache, Rope
+from penstock.kernels.cpu.ops import GATED, Batch, Epilogue, Filters, KVCache, Rope, Routing
 from penstock.kernels.cpu.pack import Format, PackedWeight
 
 if TYPE_CHECKING:
@@ -74,48 +74,52 @@ class Program:
         eps: float = 0.0,
         epilogue: Epilogue = Epilogue.STORE,
         wanted: bool = False,
+        scale: float = 1.0,
+        softcap: float = 0.0,
     ) -> None:
-        """out[i] = epilogue(rms_norm(x[i]) W^T + bias).
+        """out[i] = epilogue(scale * (rms_norm(x[i]) W^T + bias)).
 
-        x [tokens, k] and out [tokens, n (n / 2 with SILU_MUL)], float32 or bfloat16; norm: float32
-        [k], the norm's weight, None for no norm. wanted: row i of out is token `wanted[i]` of x.
+        x [tokens, k] and out [tokens, n (n / 2 with the epilogues of GATED, which have no scale)],
+        float32 or bfloat16; norm: float32 [k], the norm's weight, None for no norm. wanted: row i
+        of out is token `wanted[i]` of x. softcap c > 0, with STORE alone: c * tanh(result / c).
         """
-        n = weight.n // 2 if epilogue == Epilogue.SILU_MUL else weight.n
+        n = weight.n // 2 if epilogue in GATED.values() else weight.n
         self._check(x, weight.k, self._max_tokens)
         self._check(out, n, self._max_wanted if wanted else self._max_tokens)
-        native = cpu.native().Weight(
-            int(weight.format),
-            weight.n,
-            weight.k,
-            weight.data.data_ptr(),
-            _address(weight.scales) if weight.format == Format.INT8 else 0,
-            _address(weight.scales) if weight.format == Format.INT4 else 0,
-            _address(weight.bias),
-            weight.parts,
-        )
         self._keep(weight, x, out, norm)
         self._native.linear(
-            native,
+            _weight(weight),
             x.data_ptr(),
             _DTYPES[x.dtype],
             x.stride(0),
             _address(norm),
             eps,
             int(epilogue),
+            scale,
+            softcap,
             out.data_ptr(),
             _DTYPES[out.dtype],
             out.stride(0),
             int(wanted),
         )
 
-    def norm(self, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
-        """out = x / rms(x) * weight; x and weight float32."""
+    def norm(self, x: Tensor, weight: Tensor, eps: float, out: Tensor, add: bool = False) -> None:
+        """out = x / rms(x) * weight, or with `add` out += it; x and weight float32. In place is
+        possible."""
         size = weight.shape[0]
         self._check(x, size, self._max_tokens)
         self._check(out, size, self._max_tokens)
         self._keep(x, weight, out)
         self._native.norm(
-            x.data_ptr(), weight.data_ptr(), eps, out.data_ptr(), _DTYPES[out.dtype], size
+            x.data_ptr(),
+            x.stride(0),
+            weight.data_ptr(),
+            eps,
+            add,
+            out.data_ptr(),
+            _DTYPES[out.dtype],
+            out.stride(0),
+            size,
         )
 
     def embed(
@@ -198,6 +202,61 @@ class Program:
             group,
         )
 
+    def route(self, logits: Tensor, routing: Routing) -> None:
+        """Choose experts for each token: logits float32 [tokens, experts], contiguous."""
+        experts = routing.starts.shape[0] - 1
+        self._check(logits, experts, self._max_tokens)
+        self._keep(logits, routing)
+        self._native.route(
+            logits.data_ptr(), experts, routing.top_k, routing.normalised, _routing(routing)
+        )
+
+    def experts(
+        self,
+        weights: list[PackedWeight],
+        x: Tensor,
+        out: Tensor,
+        routing: Routing,
+        of_tokens: bool,
+        norm: Tensor | None = None,
+        eps: float = 0.0,
+        epilogue: Epilogue = Epilogue.STORE,
+    ) -> None:
+        """`linear` by each expert for the pairs that `route` gave it: row i of out is pair i. x
+        has a row a token (of_tokens), or a row a pair."""
+        pairs = self._max_tokens * routing.top_k
+        n = weights[0].n // 2 if epilogue in GATED.values() else weights[0].n
+        self._check(x, weights[0].k, self._max_tokens if of_tokens else pairs)
+        self._check(out, n, pairs)
+        self._keep(weights, x, out, routing, norm)
+        self._native.experts(
+            [_weight(weight) for weight in weights],
+            x.data_ptr(),
+            _DTYPES[x.dtype],
+            x.stride(0),
+            _address(norm),
+            eps,
+            int(epilogue),
+            out.data_ptr(),
+            _DTYPES[out.dtype],
+            out.stride(0),
+            _routing(routing),
+            of_tokens,
+        )
+
+    def combine(
+        self, x: Tensor, routing: Routing, out: Tensor, scale: float = 1.0, add: bool = False
+    ) -> None:
+        """out = scale * the weighted sum of each token's pairs, or with `add` out += it. x float32
+        [pairs, size], out float32 [tokens, size], both contiguous."""
+        size = x.shape[1]
+        self._check(x, size, self._max_tokens * routing.top_k)
+        self._check(out, size, self._max_tokens)
+        self._keep(x, routing, out)
+        self._native.combine(
+            x.data_ptr(), _routing(routing), routing.top_k, size, scale, add, out.data_ptr()
+        )
+
     def argmax(self, logits: Tensor, ids: Tensor, maxima: Tensor) -> None:
         """The lowest id among the greatest logits of each wanted row, -1 for a row that is not
         finite. logits float32 [wanted, vocab], ids int64 [wanted], maxima float32 [wanted] (NaN
@@ -260,6 +319,30 @@ class Program:
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def _weight(weight: PackedWeight) -> _native.Weight:
+    native: _native.Weight = cpu.native().Weight(
+        int(weight.format),
+        weight.n,
+        weight.k,
+        weight.data.data_ptr(),
+        _address(weight.scales) if weight.format == Format.INT8 else 0,
+        _address(weight.scales) if weight.format == Format.INT4 else 0,
+        _address(weight.bias),
+        weight.parts,
+    )
+    return native
+
+
+def _routing(routing: Routing) -> _native.Routing:
+    native: _native.Routing = cpu.native().Routing(
+        routing.weights.data_ptr(),
+        routing.places.data_ptr(),
+        routing.tokens.data_ptr(),
+        routing.starts.data_ptr(),
+    )
+    return native
 
 
 def _cache(cache: KVCache) -> _native.Cache:

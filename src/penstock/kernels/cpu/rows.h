@@ -12,7 +12,10 @@ inline void norm(const NormArgs& p, Team& team) {
       const int left = p.size - i;
       const F v = mul(load_any(p.x, Dtype::f32, at + i, left), factor);
       const F w = load_any(p.weight, Dtype::f32, i, left);
-      store_any(p.out, p.out_dtype, row * p.out_stride + i, mul(v, w), left);
+      const int64_t place = row * p.out_stride + i;
+      F y = mul(v, w);
+      if (p.add) y = add(load_any(p.out, p.out_dtype, place, left), y);
+      store_any(p.out, p.out_dtype, place, y, left);
     }
   }
 }

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 
-from penstock.kernels.cpu.ops import Batch, Epilogue, KVCache, Rope
+from penstock.kernels.cpu.ops import Batch, Epilogue, KVCache, Rope, Routing
 from penstock.kernels.cpu.pack import GROUP, Format, PackedWeight, unpack
 from penstock.kernels.rotation import rotate
 
@@ -41,17 +41,22 @@ def linear(
     norm: Tensor | None = None,
     eps: float = 0.0,
     epilogue: Epilogue = Epilogue.STORE,
+    scale: float = 1.0,
+    softcap: float = 0.0,
 ) -> None:
     """See Program.linear."""
     y = product(weight, rms_norm(x.float(), norm, eps))
     if weight.bias is not None:
         y = y + weight.bias[: weight.n]
-    if epilogue == Epilogue.SILU_MUL:
-        pairs = y.view(len(y), -1, 2, 16)
-        y = (silu(pairs[:, :, 0]) * pairs[:, :, 1]).flatten(1)
-    elif epilogue == Epilogue.ADD:
-        y = out.float() + y
-    out.copy_(y)
+    if epilogue in (Epilogue.SILU_MUL, Epilogue.GELU_MUL):
+        gate, up = y.view(len(y), -1, 2, 16).unbind(2)
+        act = silu(gate) if epilogue == Epilogue.SILU_MUL else gelu(gate, approximate="tanh")
+        out.copy_((act * up).flatten(1))
+        return
+    y = y * scale
+    if softcap:
+        y = softcap * torch.tanh(y / softcap)
+    out.copy_(out.float() + y if epilogue == Epilogue.ADD else y)
 
 
 def product(weight: PackedWeight, x: Tensor) -> Tensor:
@@ -85,9 +90,53 @@ def _grouped(weight: PackedWeight, q: Tensor) -> Tensor:
     return total
 
 
-def norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
+def norm(x: Tensor, weight: Tensor, eps: float, out: Tensor, add: bool = False) -> None:
     """See Program.norm."""
-    out.copy_(rms_norm(x, weight, eps))
+    y = rms_norm(x, weight, eps)
+    out.copy_(out.float() + y if add else y)
+
+
+def route(logits: Tensor, routing: Routing) -> None:
+    """See Program.route."""
+    count, experts = logits.shape
+    ordered, order = logits.sort(dim=1, descending=True, stable=True)
+    shares = ordered.softmax(1)[:, : routing.top_k]
+    if routing.normalised:
+        shares = shares / shares.sum(1, keepdim=True)
+    routing.weights[:count] = shares
+    chosen = order[:, : routing.top_k].flatten()
+    pairs = chosen.argsort(stable=True)
+    routing.tokens[: len(pairs)] = pairs // routing.top_k
+    routing.places[:count].view(-1)[pairs] = torch.arange(len(pairs), dtype=torch.int32)
+    ends = chosen.bincount(minlength=experts).cumsum(0)
+    routing.starts.copy_(torch.cat((torch.zeros(1), ends)))
+
+
+def experts(
+    weights: list[PackedWeight],
+    x: Tensor,
+    out: Tensor,
+    routing: Routing,
+    of_tokens: bool,
+    norm: Tensor | None = None,
+    eps: float = 0.0,
+    epilogue: Epilogue = Epilogue.STORE,
+) -> None:
+    """See Program.experts."""
+    starts = routing.starts.tolist()
+    for weight, first, last in zip(weights, starts, starts[1:], strict=False):
+        rows = routing.tokens[first:last] if of_tokens else torch.arange(first, last)
+        linear(weight, x[rows], out[first:last], norm, eps, epilogue)
+
+
+def combine(
+    x: Tensor, routing: Routing, out: Tensor, scale: float = 1.0, add: bool = False
+) -> None:
+    """See Program.combine."""
+    count = len(out)
+    pairs = x[routing.places[:count].long()]
+    y = (pairs * (routing.weights[:count] * scale)[..., None]).sum(1)
+    out.copy_(out + y if add else y)
 
 
 def embed(

@@ -10,7 +10,7 @@ namespace penstock {
 
 enum class Dtype : int { f32 = 0, bf16 = 1, i8 = 2 };
 enum class Format : int { f32 = 0, bf16 = 1, int8 = 2, int4 = 3 };
-enum class Epilogue : int { store = 0, add = 1, silu_mul = 2 };
+enum class Epilogue : int { store = 0, add = 1, silu_mul = 2, gelu_mul = 3 };
 
 constexpr int kBlockN = 32;      // outputs of one packed block: two AVX-512 vectors, two AMX tiles
 constexpr int kRowAlign = 64;    // bytes to which a row of activations is padded with zeros
@@ -45,7 +45,7 @@ struct Weight {
   int parts;                      // integer formats: runs of a row that are mixed first, or 1
 };
 
-// out = epilogue(prologue(x) W^T + bias) for x [rows, k].
+// out = epilogue(scale (prologue(x) W^T + bias)) for x [rows, k].
 struct LinearArgs {
   const Weight* weight;
   const void* x;
@@ -54,7 +54,10 @@ struct LinearArgs {
   const int64_t* x_rows;      // optional: row i of the product is row x_rows[i] of x
   const float* norm_weight;   // RMSNorm of each row first, when not null
   float norm_eps;
-  Epilogue epilogue;          // silu_mul: blocks hold 16 gates, then 16 ups; n / 2 outputs
+  Epilogue epilogue;          // silu_mul, gelu_mul: blocks hold 16 gates, then 16 ups; n / 2
+                              // outputs, and no scale
+  float scale;
+  float softcap;              // store, c > 0: c tanh(result / c)
   void* out;
   Dtype out_dtype;            // f32 or bf16; add: f32
   int64_t out_stride;
@@ -62,11 +65,12 @@ struct LinearArgs {
   uint8_t* staging;           // staging_bytes(weight, rows), shared by the team
 };
 
-struct NormArgs {  // out = x / rms(x) * weight
+struct NormArgs {  // out (+)= x / rms(x) * weight
   const float* x;
   int64_t x_stride;
   const float* weight;
   float eps;
+  bool add;
   void* out;
   Dtype out_dtype;
   int64_t out_stride;
@@ -82,6 +86,30 @@ struct EmbedArgs {  // out[i] = table[ids[i]] (* scales[ids[i]])
   int parts;  // runs of a row that are mixed afterwards, or 1
   float* out;
   int rows, size;
+};
+
+// Which experts a token goes to, and where: pairs (token, choice) sorted by expert.
+struct Routing {
+  float* weights;   // [rows, top_k], by falling probability
+  int32_t* places;  // [rows, top_k]: where a pair lies among all
+  int64_t* tokens;  // [rows * top_k]: whose pair it is
+  int32_t* starts;  // [experts + 1]: the first pair of each expert
+};
+
+struct RouteArgs {
+  const float* logits;  // [rows, experts]
+  int rows, experts, top_k;
+  bool normalised;  // the weights of a token sum to 1
+  Routing to;
+};
+
+struct CombineArgs {  // out[i] (+)= scale sum_j weights[i][j] x[places[i][j]]
+  const float* x;  // [rows * top_k, size]
+  Routing from;
+  int rows, top_k, size;
+  float scale;
+  bool add;
+  float* out;
 };
 
 // The KV cache of one layer: blocks of [kv head][keys packed | values packed | scales].
