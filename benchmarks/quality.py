@@ -96,6 +96,8 @@ class Simulated:
 class Peer:
     """A LinearFormat of llama.cpp's, with its table in Q8_0 or in our int8."""
 
+    group_size = 32
+
     def __init__(self, name: str, bits: float, weights: Rounding, own_table: bool) -> None:
         self.name = name
         self._bits, self._weights, self._own_table = bits, weights, own_table

@@ -29,13 +29,17 @@ def continuation(prompt: Sequence[int], count: int, stops: Sequence[int] = ()) -
 
 
 class FakeExecutor:
-    """Keeps a paged KV of (position, token) pairs and asserts that every key that a row sees is
+    """Keeps a paged KV of (position, token, adapter) and asserts that every key that a row sees is
     the row's own: a block that was freed, shared or matched wrongly shows at once."""
 
     def __init__(self, groups: tuple[KVGroup, ...], block_size: int) -> None:
         self.groups = groups
         self.block_size = block_size
-        self.kv: list[dict[int, tuple[int, int]]] = [{} for _ in groups]
+        self.kv: list[dict[int, tuple[int, int, str]]] = [{} for _ in groups]
+        self.adapters: dict[int, str] = {-1: ""}
+        """digests of those loaded, by adapter slot"""
+        self.adapter: dict[int, str] = {}
+        """by slot"""
         self.entries: dict[int, Entry] = {}
         self.tokens: dict[int, list[int]] = {}
         self.tables: dict[int, list[dict[int, int]]] = {}
@@ -48,8 +52,11 @@ class FakeExecutor:
 
     def collect(self) -> StepResult:
         plan = self.queue.popleft()
+        for load in plan.adapters:
+            self.adapters[load.slot] = load.adapter.digest
         for entry in plan.entries:
             self.entries[entry.slot] = entry
+            self.adapter[entry.slot] = self.adapters[entry.adapter]
             self.tokens[entry.slot] = list(entry.tokens)
             self.tables[entry.slot] = [{} for _ in self.groups]
         for delta in plan.blocks:
@@ -72,7 +79,13 @@ class FakeExecutor:
             assert tokens[start + count - 1] == plan.tokens[row]
         for group in range(len(self.groups)):
             for position in range(start, start + count):
-                self.kv[group][self._place(slot, group, position)] = (position, tokens[position])
+                written = (position, tokens[position], self._adapter(slot))
+                self.kv[group][self._place(slot, group, position)] = written
+
+    def _adapter(self, slot: int) -> str:
+        now = self.adapters[self.entries[slot].adapter]
+        assert now == self.adapter[slot], "an adapter was replaced while a request ran with it"
+        return now
 
     def _run(self, plan: StepPlan, row: int) -> list[int]:
         slot, start, end = plan.slots[row], plan.starts[row], plan.starts[row] + plan.counts[row]
@@ -81,7 +94,8 @@ class FakeExecutor:
             first = max(0, start - group.window + 1) if group.window else 0
             for position in range(first, end):
                 seen = self.kv[g][self._place(slot, g, position)]
-                assert seen == (position, tokens[position]), "a row reads keys that are not its own"
+                own = (position, tokens[position], self._adapter(slot))
+                assert seen == own, "a row reads keys that are not its own"
         if not plan.samples[row]:
             return []
         assert end == len(tokens)

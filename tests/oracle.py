@@ -207,6 +207,7 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
         _shape(
             "window",
             "Phi3Config",
+            1,
             sliding_window=16,
             num_key_value_heads=4,
             rope_parameters={
@@ -238,7 +239,7 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
     "olmo2": (
         _shape("gqa", "Olmo2Config"),
         _shape("mha", "Olmo2Config", num_key_value_heads=4, tie_word_embeddings=True),
-        _shape("biases", "Olmo2Config", attention_bias=True, head_dim=16, num_hidden_layers=3),
+        _shape("biases", "Olmo2Config", 1, attention_bias=True, head_dim=16, num_hidden_layers=3),
     ),
     "granite": (
         _shape("multipliers", "GraniteConfig", **GRANITE),
@@ -246,6 +247,7 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
         _shape(
             "biases",
             "GraniteConfig",
+            1,
             attention_bias=True,
             mlp_bias=True,
             head_dim=16,
@@ -266,7 +268,7 @@ FAMILIES: dict[str, tuple[Shape, ...]] = {
         _shape("one", "MixtralConfig", num_experts_per_tok=1, tie_word_embeddings=True),
     ),
     "qwen3_moe": (
-        _shape("all-sparse", "Qwen3MoeConfig", **QWEN3_MOE),
+        _shape("all-sparse", "Qwen3MoeConfig", 1, **QWEN3_MOE),
         _shape(
             "mixed",
             "Qwen3MoeConfig",

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from penstock.attention.base import AttentionBackend
-from penstock.core.plan import StepPlan
+from penstock.core.plan import AdapterLoad, StepPlan
+from penstock.engine.adapters import AdapterStore
 from penstock.engine.frames import Room
 from penstock.engine.kv import allocate_caches
 from penstock.engine.load import NATIVE
@@ -50,12 +51,18 @@ class Rank:
         if parent is not None:
             seat.close()
 
-    def load(self, path: Path, format: str, way: str, backend: str) -> CausalLM:
+    def load(
+        self, path: Path, format: str, way: str, backend: str, slots: int, rank: int
+    ) -> CausalLM:
         self.ranks = self._groups[way]
         self.backend: AttentionBackend = ATTENTION_BACKENDS.load(backend)()
         linear = FORMATS.load(format)()
         model = load_model(path, torch.float32, CPU, self.backend, linear, self.ranks)
         self.model: CausalLM = model
+        self.slots, self.store = slots, AdapterStore(rank)
+        if slots:
+            assert isinstance(model, Decoder)
+            model.adapt(slots, rank)
         if backend == NATIVE:
             assert isinstance(model, Decoder)
             self.model = NativeDecoder(model, MOST_TOKENS, MOST_ROWS, CONTEXT, threads=1)
@@ -69,10 +76,14 @@ class Rank:
         model, sizes = self.model, (room.num_blocks, room.block_size)
         shape = (model.num_kv_heads, model.head_dim, torch.float32, CPU)
         caches = allocate_caches(self.backend, model.kv_groups, *sizes, *shape)
-        self.runner = ModelRunner(
-            model, caches, room.block_size, room.max_num_seqs, room.max_model_len, CPU, self.ranks
-        )
+        sizes = (room.block_size, room.max_num_seqs, room.max_model_len)
+        put, slots = self.put, self.slots
+        self.runner = ModelRunner(model, caches, *sizes, CPU, self.ranks, put, slots)
         return self.runner
+
+    def put(self, load: AdapterLoad) -> None:
+        assert isinstance(self.model, Decoder | NativeDecoder)
+        self.model.set_adapter(load.slot, self.store.get(load.adapter))
 
     def run(self, plan: StepPlan) -> None:
         error = self.runner.run(plan).error
@@ -105,9 +116,12 @@ class Team:
         format: str = "none",
         way: str = "shared_memory",
         backend: str = "torch",
+        slots: int = 0,
+        rank: int = 0,
     ) -> CausalLM:
-        self._tell("load", path, format, way, backend)
-        return self._rank.load(path, format, way, backend)
+        """slots, rank: room for adapters."""
+        self._tell("load", path, format, way, backend, slots, rank)
+        return self._rank.load(path, format, way, backend, slots, rank)
 
     @property
     def backend(self) -> AttentionBackend:

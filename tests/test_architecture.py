@@ -137,6 +137,7 @@ def test_tests_mirror_a_source_file() -> None:
 NO_SOURCE = {
     "cli/test_main.py": "the program as a whole",
     "engine/test_mix.py": "the same tokens for every mix of features",
+    "engine/test_mix_adapters.py": "the same for adapters",
     "engine/test_mix_ranks.py": "the same for tensor parallelism",
 }
 """Test files that belong to no single source file -> what they test."""

@@ -13,7 +13,7 @@ from penstock.core.events import Finished, TokensOut
 from penstock.core.limits import Limits
 from penstock.core.plan import KVGroup
 from penstock.core.policy import make_policy
-from penstock.core.request import FinishReason, Submission
+from penstock.core.request import Adapter, FinishReason, Submission
 from penstock.core.scheduler import Scheduler
 from penstock.errors import ContextLengthError
 from tests.fakes import FakeExecutor, continuation, submission
@@ -24,6 +24,7 @@ GROUPS = {
     "both": (KVGroup((0,)), KVGroup((1,), window=6)),
 }
 BLOCK = 4
+ADAPTERS = [Adapter(name, f"/{name}", f"digest of {name}") for name in "abc"]
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -39,11 +40,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         retain=st.booleans(),
         policy=st.sampled_from(["fcfs", "priority"]),
         mixed=st.one_of(st.none(), st.integers(1, 24)),
+        adapters=st.integers(1, 2),
     )
-    def start(self, groups, blocks, budget, depth, stages, retain, policy, mixed) -> None:
+    def start(self, groups, blocks, budget, depth, stages, retain, policy, mixed, adapters) -> None:
         self.clock = ManualClock()
         self.pool = BlockPool(blocks, BLOCK, retain)
-        self.limits = Limits(4, budget, 64, depth, stages, mixed)
+        self.limits = Limits(4, budget, 64, depth, stages, mixed, adapters)
         self.scheduler = Scheduler(
             self.limits, self.pool, GROUPS[groups], make_policy(policy, 5.0), self.clock
         )
@@ -62,9 +64,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         siblings=st.integers(1, 3),
         salt=st.sampled_from(["", "", "tenant"]),
         prompt_logprobs=st.sampled_from([None, None, None, 0]),
+        adapter=st.sampled_from([None, None, *ADAPTERS]),
     )
     def add(
-        self, head, shared, own, max_tokens, priority, deadline, siblings, salt, prompt_logprobs
+        self,
+        head,
+        shared,
+        own,
+        max_tokens,
+        priority,
+        deadline,
+        siblings,
+        salt,
+        prompt_logprobs,
+        adapter,
     ) -> None:
         prompt = [head] * shared + own
         now = self.clock.now()
@@ -80,6 +93,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 priority=priority,
                 deadline_s=None if deadline is None else now + deadline,
                 cache_salt=salt,
+                adapter=adapter,
             )
             try:
                 self.scheduler.add(item)
@@ -108,6 +122,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         plan = self.scheduler.schedule()
         assert plan.num_tokens <= self.limits.max_num_batched_tokens
         assert len(set(plan.slots)) == len(plan.slots) <= self.limits.max_num_seqs
+        for entry in plan.entries:
+            assert (entry.adapter < 0) == (self.asked[entry.id].adapter is None)
         if plan.slots:
             self.executor.submit(plan)
 

@@ -7,10 +7,28 @@ import pytest
 
 from penstock.errors import InvalidFieldError, UnsupportedFieldError
 from penstock.server.fields import Field, Rule
-from penstock.server.tables import BATCHES, ENDPOINTS, TABLES, all_tables, parse
+from penstock.server.tables import (
+    BATCHES,
+    COUNT,
+    EMBEDDINGS,
+    ENDPOINTS,
+    GENERATE,
+    MESSAGES,
+    RESPONSES,
+    SCORE,
+    TABLES,
+    all_tables,
+    parse,
+)
 
 LEAST: dict[str, dict[str, Any]] = {
-    BATCHES: {"input_file_id": "f", "endpoint": "/v1/completions", "completion_window": "24h"}
+    RESPONSES: {"input": "Hi"},
+    MESSAGES: {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5},
+    COUNT: {"messages": [{"role": "user", "content": "Hi"}]},
+    EMBEDDINGS: {"input": "Hi"},
+    SCORE: {"context": "Hi", "continuation": " you"},
+    GENERATE: {"token_ids": [1, 2]},
+    BATCHES: {"input_file_id": "f", "endpoint": "/v1/completions", "completion_window": "24h"},
 }
 
 

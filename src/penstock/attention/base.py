@@ -7,7 +7,9 @@ which backend it runs on.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +31,22 @@ class GroupTables:
 
 
 @dataclass(slots=True)
+class AdapterRows:
+    """The tokens of a step whose requests have an adapter."""
+
+    tokens: Tensor
+    """int64: by slot"""
+    starts: list[int]
+    """[slots + 1]: where those of each slot begin"""
+
+    def each(self) -> Iterator[tuple[int, Tensor]]:
+        """(slot, its tokens), of slots that have some."""
+        for slot, (first, last) in enumerate(pairwise(self.starts)):
+            if last > first:
+                yield slot, self.tokens[first:last]
+
+
+@dataclass(slots=True)
 class AttnBatch:
     """A packed (unpadded) batch: row r owns tokens query_start[r] .. query_start[r + 1] - 1.
 
@@ -44,6 +62,8 @@ class AttnBatch:
     query_lens_host: list[int]
     seq_lens_host: list[int]
     """the same numbers on the host, so that nobody has to wait for the device"""
+    adapters: AdapterRows | None = None
+    """None: nobody has one"""
 
     @property
     def num_rows(self) -> int:

@@ -75,6 +75,23 @@ class ModelConfig:
         "Name that requests use, the first one in replies (repeatable)",
         automatic="the name given as --model",
     )
+    lora_modules: tuple[str, ...] = option(
+        (),
+        "Adapter as name=folder, a LoRA as PEFT saves it: requests choose it by `model`"
+        " (repeatable)",
+        automatic="none",
+    )
+    max_loras: int | None = option(
+        None,
+        "Different adapters that running requests may have at a time; requests with further ones"
+        " wait",
+        unit="adapters",
+        automatic="as many as --lora-modules; 4 where adapters may be loaded at run time",
+    )
+    max_lora_rank: int = option(16, "Greatest rank of an adapter: room is made for it")
+    allow_runtime_lora_updating: bool = option(
+        False, "Let clients load and unload adapters, from any folder of this machine"
+    )
     chat_template: str | None = option(
         None,
         "File with a Jinja chat template, or the template itself",
@@ -86,8 +103,19 @@ class ModelConfig:
         " `none` neutral ones",
         choices=("auto", "none"),
     )
+    pooling: str = option(
+        "last",
+        "How /v1/embeddings makes one vector of a prompt's hidden states, unless the request says",
+        choices=("last", "mean"),
+    )
     seed: int | None = option(
         None,
         "Root of the seeds given to requests without one, so that a run can be repeated",
         automatic="drawn at start",
     )
+
+    @property
+    def adapter_slots(self) -> int:
+        """Slots for adapters; 0: none can be used."""
+        automatic = max(len(self.lora_modules), 4 if self.allow_runtime_lora_updating else 0)
+        return automatic if self.max_loras is None else self.max_loras

@@ -75,6 +75,11 @@ def _check_model(model: ModelConfig) -> None:
     _require(bool(model.model.strip()), "model", model.model, "it names no model", cure)
     _at_least(model, "max_model_len", 1)
     _at_least(model, "weights_cache_bytes", 0)
+    _at_least(model, "max_loras", 1)
+    _at_least(model, "max_lora_rank", 1)
+    for module in model.lora_modules:
+        name, _, path = module.partition("=")
+        _require(bool(name and path), "lora_modules", module, "no name=folder", "Give both.")
     if model.seed is not None:
         ok = -(2**63) <= model.seed < 2**64
         _require(ok, "seed", model.seed, "it does not fit 64 bits", "Give a smaller number.")

@@ -27,7 +27,7 @@ class Held:
     at: float
     reason: HoldReason
     behind: str
-    """id of the request that it waits for"""
+    """id of the request that it waits for; empty: of no particular one"""
 
 
 @dataclass(slots=True)
@@ -72,6 +72,14 @@ class PromptLogprobs:
 
 
 @dataclass(slots=True)
+class Embedded:
+    """The prompt's hidden states, pooled to one vector [hidden_size]."""
+
+    id: str
+    vector: list[float]
+
+
+@dataclass(slots=True)
 class Finished:
     id: str
     at: float
@@ -96,7 +104,17 @@ class CacheChanged:
     """of no request"""
 
 
-Event = Queued | Held | Scheduled | Preempted | TokensOut | PromptLogprobs | Finished | CacheChanged
+Event = (
+    Queued
+    | Held
+    | Scheduled
+    | Preempted
+    | TokensOut
+    | PromptLogprobs
+    | Embedded
+    | Finished
+    | CacheChanged
+)
 
 
 @dataclass(slots=True)

@@ -21,6 +21,8 @@ class Limits:
     max_mixed_prefill_tokens: int | None = None
     """prompt tokens in a step that others wait for to decode; None: what the budget leaves.
     A prompt alone may have long steps, which cost less in total; beside streams they stall."""
+    max_adapters: int = 0
+    """different adapters that running requests may have at a time"""
 
     @property
     def background_tokens(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock.core.request import Sampling
+from penstock.core.request import Adapter, Sampling
 
 UNKNOWN = -1
 """In `StepPlan.tokens`: the id is the one that the slot's previous plan samples."""
@@ -38,6 +38,16 @@ class Entry:
     """all known ids, prompt first"""
     num_prompt: int
     sampling: Sampling
+    adapter: int = -1
+    """slot of its adapter; -1: none"""
+
+
+@dataclass(slots=True)
+class AdapterLoad:
+    """An adapter takes a slot of the model, from this step on."""
+
+    slot: int
+    adapter: Adapter
 
 
 @dataclass(slots=True)
@@ -68,6 +78,8 @@ class StepPlan:
     samples: list[bool] = field(default_factory=list)
     """whether the row wants an output token"""
     blocks: list[BlockDelta] = field(default_factory=list)
+    adapters: list[AdapterLoad] = field(default_factory=list)
+    """before anything is computed"""
 
     @property
     def num_tokens(self) -> int:
@@ -96,6 +108,8 @@ class StepResult:
     """by j, for rows that asked: one a token"""
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     """by row index of the plan: logprobs of the prompt tokens after each computed position"""
+    embeddings: dict[int, list[float]] = field(default_factory=dict)
+    """by j, for rows that asked for a pooled prompt, at their first token"""
     device_s: float = 0.0
     """seconds inside the model and the sampler"""
     error: dict[str, object] | None = None

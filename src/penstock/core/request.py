@@ -46,6 +46,8 @@ class Status(Enum):
 class HoldReason(StrEnum):
     PREFIX = "prefix"
     """another request is just computing the same prefix"""
+    ADAPTER = "adapter"
+    """all slots for adapters are in use by others"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class Sampling:
     logprobs: int | None = None
     """alternatives per output token; 0 gives the chosen token alone, None nothing"""
     prompt_logprobs: int | None = None
+    pooling: str = ""
+    """`last` or `mean`: the prompt's last hidden states as one vector, told with the first token"""
     max_tokens: int | None = None
     """None: up to the context"""
     min_tokens: int = 0
@@ -98,6 +102,7 @@ class Sampling:
             wanted = getattr(self, name)
             ok = wanted is None or 0 <= wanted <= MAX_LOGPROBS
             _check(ok, name, f"between 0 and {MAX_LOGPROBS}")
+        _check(self.pooling in ("", "last", "mean"), "pooling", "last or mean")
         _check(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "at least 1")
         _check(self.min_tokens >= 0, "min_tokens", "0 or more")
         if self.max_tokens is not None:
@@ -115,6 +120,17 @@ class Sampling:
 def _check(ok: bool, name: str, rule: str) -> None:
     if not ok:
         raise InvalidFieldError(f"{name} must be {rule}.", param=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter: what a request adds to the model's weights."""
+
+    name: str
+    path: str
+    """its folder, where every process of the engines reads it"""
+    digest: str
+    """of its files: what KV and slots are told apart by, whatever its name"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +152,15 @@ class Submission:
     """only requests of the same salt share cached prefixes"""
     session: str = ""
     """requests of one session are likely to share a prefix; a hint for routers"""
+    adapter: Adapter | None = None
     output: list[int] = field(default_factory=list)
     """ids that another engine generated for it already: this one continues after them, and the
     next draw's output position is their number"""
+
+    @property
+    def cache_keys(self) -> list[str]:
+        """What must be equal for a prefix to be shared, beside the engine's own key."""
+        return [self.cache_salt] + ([self.adapter.digest] if self.adapter is not None else [])
 
     @property
     def background(self) -> bool:

@@ -27,12 +27,14 @@ from collections import deque
 from operator import attrgetter
 
 from penstock.core import prefix
+from penstock.core.adapters import AdapterSlots
 from penstock.core.admission import check_output, token_limit
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.events import (
     CacheChanged,
     Counters,
+    Embedded,
     Event,
     Finished,
     Held,
@@ -83,6 +85,7 @@ class Scheduler:
         self._decoding: list[Request] = []
         self._deadlines: list[tuple[float, str]] = []
         self._shared = SharedPrefixes()
+        self._adapters = AdapterSlots(limits.max_adapters)
         self._free_slots = list(range(limits.max_num_seqs - 1, -1, -1))
         self._in_flight: deque[tuple[StepPlan, list[Request]]] = deque()
         self._events: list[Event] = []
@@ -104,7 +107,7 @@ class Scheduler:
 
     @property
     def num_held(self) -> int:
-        return self._shared.num_held
+        return self._shared.num_held + self._adapters.num_held
 
     @property
     def num_in_flight(self) -> int:
@@ -141,6 +144,7 @@ class Scheduler:
         assert total == len(self._requests), "a request is in no queue or in two"
         assert all(r.computed <= len(r.tokens) + r.pending for r in running), "computed > known"
         self._shared.check(running)
+        self._adapters.check(running)
 
     # Coming and going
 
@@ -153,20 +157,23 @@ class Scheduler:
                 cure="Give each request an id of its own.",
                 param="request_id",
             )
+        self._adapters.check_possible(submission)
         limit = token_limit(submission, self.limits.max_model_len, self._tables.longest())
         request = Request(submission, len(self._tables.groups), limit)
         check_output(request)
         request.order = self._policy(submission, self._serial)
         self._serial += 1
         sampling = submission.sampling
+        keys = (self._cache_key, *submission.cache_keys)
         if self.pool.retain:
-            request.key = prefix.root(self._cache_key, submission.cache_salt)
+            request.key = prefix.root(*keys)
         elif submission.group:
-            request.key = prefix.root(self._cache_key, submission.cache_salt, submission.group)
+            request.key = prefix.root(*keys, submission.group)
         if request.key:
             prefix.extend(request.hashes, request.key, request.tokens, self.pool.block_size)
-        # Prompt logprobs need the logits of every prompt position, which the cache does not hold.
-        request.reads_cache = bool(request.key) and sampling.prompt_logprobs is None
+        # These need every prompt position's hidden state, which the cache does not hold.
+        whole = sampling.prompt_logprobs is not None or sampling.pooling == "mean"
+        request.reads_cache = bool(request.key) and not whole
         self._requests[request.id] = request
         self._num_background += submission.background
         self._waiting.push(request)
@@ -205,7 +212,7 @@ class Scheduler:
         request.slot = -1
         self._tables.release(request)
         request.computed = 0
-        for released in self._shared.leader_left(request):
+        for released in self._shared.leader_left(request) + self._adapters.left(request):
             self._waiting.push(released)
 
     def _finish(
@@ -219,6 +226,8 @@ class Scheduler:
             self._leave(request)
         elif request.status is Status.WAITING:
             self._waiting.left()
+        elif request.hold is HoldReason.ADAPTER:
+            self._adapters.drop(request)
         else:
             self._shared.drop(request)
         request.status = Status.FINISHED
@@ -378,15 +387,18 @@ class Scheduler:
                 return
 
     def _hold(self, request: Request, hits: int, now: float) -> bool:
-        """Whether to wait for another request that is just computing the same prefix."""
-        if not request.reads_cache:
-            return False
-        leader = self._shared.wait(request, hits, (len(request.tokens) - 1) // self.pool.block_size)
-        if leader is None:
-            return False
+        """Whether to wait for a slot for its adapter, or for another request that is just
+        computing the same prefix."""
+        reason, behind = HoldReason.ADAPTER, ""
+        if not self._adapters.hold_back(request):
+            most = (len(request.tokens) - 1) // self.pool.block_size
+            leader = self._shared.wait(request, hits, most) if request.reads_cache else None
+            if leader is None:
+                return False
+            reason, behind = HoldReason.PREFIX, leader.id
         request.status = Status.HELD
-        request.hold = HoldReason.PREFIX
-        self._events.append(Held(request.id, now, HoldReason.PREFIX, leader.id))
+        request.hold = reason
+        self._events.append(Held(request.id, now, reason, behind))
         return True
 
     def _room_for(self, request: Request, hits: int) -> bool:
@@ -409,15 +421,9 @@ class Scheduler:
             self.counters.prefix_queries += len(request.tokens)
             self.counters.prefix_hits += cached
         request.computed = cached
-        plan.entries.append(
-            Entry(
-                request.slot,
-                request.id,
-                list(request.tokens),
-                request.num_prompt,
-                request.sampling,
-            )
-        )
+        slot, tokens, sampling = request.slot, list(request.tokens), request.sampling
+        place = self._adapters.take(request, plan)
+        plan.entries.append(Entry(slot, request.id, tokens, request.num_prompt, sampling, place))
         for group, table in enumerate(request.blocks):
             first = request.first_needed[group]
             if first < len(table):
@@ -436,6 +442,7 @@ class Scheduler:
         if result.error is not None:
             self._fail(members, EngineError(str(result.error["message"])))
             return
+        self._tell_embeddings(plan, members, result)
         now = self._clock.now()
         size = self.pool.block_size
         sampled = 0
@@ -468,6 +475,11 @@ class Scheduler:
                 self._finish(request, FinishReason.STOP, stop_id=new[-1])
             elif len(request.tokens) >= request.limit:
                 self._finish(request, FinishReason.LENGTH)
+
+    def _tell_embeddings(self, plan: StepPlan, members: list[Request], result: StepResult) -> None:
+        if result.embeddings:
+            ending = [request for request, last in zip(members, plan.samples, strict=True) if last]
+            self._events += [Embedded(ending[j].id, v) for j, v in result.embeddings.items()]
 
     def _commit(self, request: Request, full: int) -> None:
         """The first `full` blocks are written: let others read them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +16,13 @@ from penstock.config import Config
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
 from penstock.core.limits import Limits
-from penstock.core.plan import UNKNOWN, BlockDelta, Entry, Executor, KVGroup, StepPlan
+from penstock.core.plan import UNKNOWN, AdapterLoad, BlockDelta, Entry, Executor, KVGroup, StepPlan
 from penstock.core.policy import make_policy
 from penstock.core.request import Sampling
 from penstock.core.scheduler import Scheduler
 from penstock.engine.activity import Activity
-from penstock.engine.client import ModelInfo
+from penstock.engine.adapters import AdapterStore
+from penstock.engine.client import AdapterRoom, ModelInfo
 from penstock.engine.engine import ClosableExecutor, Engine, Publish
 from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecutor
 from penstock.engine.frames import Room, Word
@@ -32,7 +33,9 @@ from penstock.engine.load import choose_device, load
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
-from penstock.errors import CheckpointError, ConfigError, EngineError
+from penstock.errors import CheckpointError, ConfigError, EngineError, UnsupportedError
+from penstock.layers.decoder import Decoder
+from penstock.layers.native import NativeDecoder
 from penstock.parallel.ranks import ALONE, RankGroup
 from penstock.parallel.stages import Stage
 
@@ -84,6 +87,24 @@ class Part:
         if self.loaded.kept.note:
             found = self.loaded.kept.found
             self.stages.rename("load weights", f"load weights (cache {found})")
+        self.adapters = self._make_room(config)
+
+    def _make_room(self, config: Config) -> AdapterStore | None:
+        """For adapters, where some are wanted. Raises UnsupportedError."""
+        self.adapter_slots, rank = config.model.adapter_slots, config.model.max_lora_rank
+        if not self.adapter_slots:
+            return None
+        model = self.loaded.model
+        if not isinstance(model, Decoder):
+            raise UnsupportedError(
+                "Adapters are not supported for a model computed by transformers' code.",
+                cure="Leave --lora-modules, --max-loras and --allow-runtime-lora-updating away.",
+                param="lora_modules",
+            )
+        model.adapt(self.adapter_slots, rank)
+        plan = model.plan
+        self.adapter_room = AdapterRoom(self.adapter_slots, rank, len(plan.windows), plan.adaptable)
+        return AdapterStore(rank)
 
     def word(self) -> Word:
         """What the leader wants to know."""
@@ -110,7 +131,15 @@ class Part:
                 self.loaded.dtype,
                 self.device,
             )
-        return ModelRunner(model, caches, room.block_size, rows, longest, self.device, self.ranks)
+        store = self.adapters
+        put: Callable[[AdapterLoad], None] | None = None
+        if store is not None:
+            assert isinstance(model, Decoder | NativeDecoder)
+            take = model.set_adapter
+            put = lambda load: take(load.slot, store.get(load.adapter))  # noqa: E731
+        sizes = (room.block_size, rows, longest)
+        slots = self.adapter_slots
+        return ModelRunner(model, caches, *sizes, self.device, self.ranks, put, slots)
 
 
 def build_engine(
@@ -142,7 +171,8 @@ def build_engine(
         if workers is not None:
             workers.close()
         raise
-    return Engine(scheduler, executor, clock, publish, activity, judge), info
+    prepare = None if part.adapters is None else part.adapters.prepare
+    return Engine(scheduler, executor, clock, publish, activity, prepare, judge), info
 
 
 def _judge(config: Config, part: Part) -> Judge:
@@ -229,7 +259,10 @@ def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo
         device=str(part.device),
         architecture=str(part.raw["architectures"][0]),
         cache_key=cache_key,
+        adapters=None if part.adapters is None else part.adapter_room,
         kv_cache_bytes=cache_bytes,
+        hidden_size=part.loaded.model.hidden_size,
+        shorter_embeddings=shorter_embeddings(part.raw),
         notes=part.stages.notes,
         stages_s=part.stages.seconds,
     )
@@ -254,7 +287,8 @@ def _limits(config: Config, room: Room, part: Part) -> Limits:
         mixed = CPU_MIXED_PREFILL
     beside = f", {mixed} of prompts while others decode" if mixed else ""
     part.stages.notes.append(f"a step computes up to {tokens} tokens{beside}")
-    return Limits(engine.max_num_seqs, tokens, room.max_model_len, depth, stages, mixed or None)
+    rows, slots = engine.max_num_seqs, part.adapter_slots
+    return Limits(rows, tokens, room.max_model_len, depth, stages, mixed or None, slots)
 
 
 def _fit(config: Config, part: Part, words: list[Word]) -> Room:
@@ -350,3 +384,11 @@ def eos_ids(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
     if found is None:
         return ()
     return tuple(found) if isinstance(found, list) else (int(found),)
+
+
+def shorter_embeddings(raw: dict[str, Any]) -> tuple[int, ...]:
+    """See ModelInfo."""
+    sizes = raw.get("matryoshka_dimensions")
+    if isinstance(sizes, list):
+        return tuple(size for size in sizes if isinstance(size, int))
+    return (0,) if raw.get("is_matryoshka") is True else ()

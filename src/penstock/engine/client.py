@@ -26,10 +26,24 @@ class Delta:
     logprobs: list[TokenLogprobs] | None = None
     prompt_logprobs: list[TokenLogprobs] | None = None
     """of positions 1 .. n-1 (position 0 has none); whole, with the first delta that has tokens"""
+    embedding: list[float] | None = None
+    """the pooled prompt, when asked for"""
     finish: FinishReason | None = None
     stop_id: int | None = None
     cached_tokens: int = 0
     error: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class AdapterRoom:
+    """What adapters a model takes."""
+
+    slots: int
+    """different ones at a time"""
+    max_rank: int
+    layers: int
+    matrices: dict[str, tuple[int, int]]
+    """of a layer: name -> (outputs, inputs)"""
 
 
 @dataclass(slots=True)
@@ -49,6 +63,11 @@ class ModelInfo:
     cache_key: str = ""
     """what block hashes begin with (`core.prefix.root`)"""
     kv_cache_bytes: int = 0
+    adapters: AdapterRoom | None = None
+    """None: no adapters can be used"""
+    hidden_size: int = 0
+    shorter_embeddings: tuple[int, ...] = ()
+    """sizes that the model was trained to be cut to (Matryoshka); (0,): any"""
     notes: list[str] = field(default_factory=list)
     """decisions and their reasons, for the start-up log"""
     stages_s: dict[str, float] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from penstock.core.clock import Clock
 from penstock.core.events import Event, Finished
@@ -20,8 +20,10 @@ from penstock.core.request import FinishReason, Submission
 from penstock.core.scheduler import Scheduler
 from penstock.engine.activity import Activity, Pace
 from penstock.engine.client import EngineStats
-from penstock.engine.judge import Judge
 from penstock.errors import PenstockError
+
+if TYPE_CHECKING:  # it reaches torch, which the API process has no need of
+    from penstock.engine.judge import Judge
 
 IDLE_S = 1.0
 """How often an idle engine says that it is alive."""
@@ -51,9 +53,12 @@ class Engine:
         clock: Clock,
         publish: Publish,
         activity: Activity | None = None,
+        prepare: Callable[[Submission], None] | None = None,
         judge: Judge | None = None,
     ) -> None:
-        """activity: told what the engine does; judge: holds each step against the hardware."""
+        """activity: told what the engine does. prepare: gets ready what a request needs, before it
+        is added; what it raises ends that request. judge: holds each step against the hardware."""
+        self._prepare = prepare
         self.scheduler = scheduler
         self._executor = executor
         self._clock = clock
@@ -140,6 +145,8 @@ class Engine:
 
     def _add(self, submission: Submission) -> None:
         try:
+            if self._prepare is not None:
+                self._prepare(submission)
             self.scheduler.add(submission)
         except PenstockError as error:
             refusal = Finished(

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from penstock import errors
-from penstock.core.events import Event, Finished, PromptLogprobs, Scheduled, TokensOut
+from penstock.core.events import Embedded, Event, Finished, PromptLogprobs, Scheduled, TokensOut
 from penstock.core.request import FinishReason, Submission
 from penstock.engine.client import Delta, EngineStats
 from penstock.errors import EngineDeadError, EngineStuckError, InvalidFieldError
@@ -75,6 +75,8 @@ class Mailbox:
             self._ended = True
         elif isinstance(event, PromptLogprobs):
             self._note_prompt(event)
+        elif isinstance(event, Embedded):
+            self._merge().embedding = event.vector
         elif isinstance(event, Scheduled) and not event.resumed:
             self._cached_tokens = event.cached_tokens
 

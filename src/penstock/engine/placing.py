@@ -103,7 +103,7 @@ class Placing:
         hashes: list[bytes] = []
         submission = request.submission
         if self._shares and submission.sampling.prompt_logprobs is None:
-            root = prefix.root(self._info.cache_key, submission.cache_salt)
+            root = prefix.root(self._info.cache_key, *submission.cache_keys)
             known = submission.prompt + request.output
             prefix.extend(hashes, root, known, self._info.block_size)
         return hashes

@@ -7,14 +7,16 @@ drawn stand there, and each step gathers what it needs from the rows of its plan
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from penstock.attention.base import AttnBatch, GroupTables
-from penstock.core.plan import UNKNOWN, Entry, StepPlan, StepResult, TokenLogprobs
+from penstock.attention.base import AdapterRows, AttnBatch, GroupTables
+from penstock.core.plan import UNKNOWN, AdapterLoad, Entry, StepPlan, StepResult, TokenLogprobs
+from penstock.engine.pooling import Pooling
 from penstock.engine.sampler import Sampler
 from penstock.errors import EngineError
 from penstock.models.base import CausalLM
@@ -43,8 +45,14 @@ class ModelRunner:
         max_model_len: int,
         device: torch.device,
         ranks: RankGroup = ALONE,
+        set_adapter: Callable[[AdapterLoad], None] | None = None,
+        max_adapters: int = 0,
     ) -> None:
+        """set_adapter: puts an adapter into one of the model's max_adapters slots."""
         self._model = model
+        self._set_adapter = set_adapter
+        self._max_adapters = max_adapters
+        self._adapters = np.full(max_num_seqs, -1, np.int64)
         self._caches = caches
         self._block_size = block_size
         self._device = device
@@ -52,6 +60,7 @@ class ModelRunner:
         self._waited_s = 0.0
         """of this step, for the stage before: not this device's time"""
         self._sampler = Sampler(model.vocab_size, max_num_seqs, device) if ranks.leads else None
+        self._pooling = Pooling()
         self._entries: list[Entry | None] = [None] * max_num_seqs
         self._ids: list[Ints] = [np.zeros(0, np.int64)] * max_num_seqs
         self._num_prompt = np.zeros(max_num_seqs, np.int64)
@@ -89,6 +98,7 @@ class ModelRunner:
             self._ranks.send(hidden)
             return result
         self._score_prompts(plan, hidden, result)
+        result.embeddings = self._pooling.pool(plan, hidden)
         wanted = np.flatnonzero(plan.samples)
         if len(wanted):
             last = np.cumsum(counts)[wanted] - 1
@@ -106,11 +116,16 @@ class ModelRunner:
         return hidden
 
     def _take_in(self, plan: StepPlan) -> None:
+        for load in plan.adapters:
+            assert self._set_adapter is not None
+            self._set_adapter(load)
         for entry in plan.entries:
             slot = entry.slot
+            self._adapters[slot] = entry.adapter
             self._entries[slot] = entry
             self._ids[slot] = np.array(entry.tokens, np.int64)
             self._num_prompt[slot] = entry.num_prompt
+            self._pooling.enter(entry)
             if self._sampler is not None:
                 self._sampler.enter(slot, entry.sampling, entry.tokens, entry.num_prompt)
         for delta in plan.blocks:
@@ -168,7 +183,18 @@ class ModelRunner:
             groups=tuple(groups),
             query_lens_host=counts.tolist(),
             seq_lens_host=lengths.tolist(),
+            adapters=self._adapter_rows(slots, owners),
         )
+
+    def _adapter_rows(self, slots: Ints, owners: Ints) -> AdapterRows | None:
+        of_row = self._adapters[slots]
+        if of_row.max() < 0:
+            return None
+        of_token = of_row[owners]
+        tokens = np.argsort(of_token, kind="stable")
+        starts = np.searchsorted(of_token[tokens], np.arange(self._max_adapters + 1))
+        adapted = tokens[starts[0] :]
+        return AdapterRows(self._to_device(adapted), (starts - starts[0]).tolist())
 
     def _sample(self, rows: Tensor, slots: Ints, lengths: Ints, result: StepResult) -> None:
         logits = self._model.logits(rows)

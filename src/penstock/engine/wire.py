@@ -16,6 +16,7 @@ import msgspec
 
 from penstock.core.events import (
     CacheChanged,
+    Embedded,
     Event,
     Finished,
     Held,
@@ -38,6 +39,7 @@ KINDS: tuple[type[Any], ...] = (
     PromptLogprobs,
     Finished,
     CacheChanged,
+    Embedded,
 )
 _CODES = {kind: code for code, kind in enumerate(KINDS)}
 _encode = msgspec.msgpack.Encoder().encode

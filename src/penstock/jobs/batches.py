@@ -121,9 +121,9 @@ class Batches:
         """Raises NotFoundError."""
         return self._live(self._objects.get(owner, id))
 
-    def page(self, owner: str, after: str | None, limit: int) -> Page:
+    def page(self, owner: str, after: str | None, limit: int, newest_first: bool = True) -> Page:
         """Raises NotFoundError."""
-        page = self._objects.page(owner, after, limit)
+        page = self._objects.page(owner, after, limit, newest_first)
         return replace(page, data=[self._live(batch) for batch in page.data])
 
     def cancel(self, owner: str, id: str) -> Json:

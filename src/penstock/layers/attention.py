@@ -83,7 +83,7 @@ class Attention:
     def __call__(self, x: Tensor, rotation: Rotation, cache: Tensor, batch: AttnBatch) -> Tensor:
         """x [tokens, hidden_size] -> the same shape; writes this layer's K and V to `cache`."""
         shape = self.shape
-        heads = self.qkv(x).view(x.shape[0], -1, shape.head_dim)
+        heads = self.qkv(x, batch.adapters).view(x.shape[0], -1, shape.head_dim)
         rotated, v = heads[:, : -self.num_kv_heads], heads[:, -self.num_kv_heads :]
         if self.norm is not None:
             scaled = self._over_all(rotated) if shape.norm_whole else self._by_head(rotated)
@@ -96,7 +96,7 @@ class Attention:
         out = self._backend.attend(
             q, cache, batch, tables, shape.score_scale, shape.window, shape.softcap
         )
-        return self.out(out.reshape(x.shape[0], -1))
+        return self.out(out.reshape(x.shape[0], -1), batch.adapters)
 
     def _by_head(self, heads: Tensor) -> Tensor:
         """heads [tokens, n, head_dim] / rms of each head, in the norm's dtype."""

@@ -17,6 +17,8 @@ from penstock.attention.base import AttentionBackend, AttnBatch
 from penstock.core.plan import KVGroup
 from penstock.layers.attention import Attention, AttentionShape
 from penstock.layers.embedding import Embedding
+from penstock.layers.linear import Linear
+from penstock.layers.lora import Weights
 from penstock.layers.mlp import GatedMLP
 from penstock.layers.moe import Experts, MoE
 from penstock.layers.norm import RMSNorm
@@ -104,6 +106,22 @@ class DecoderPlan:
         layers = [self.hidden_size * (heads + 3 * size) for size in inner]
         return layers, self.hidden_size * self.vocab_size
 
+    @property
+    def adaptable(self) -> dict[str, tuple[int, int]]:
+        """Matrices of a layer that an adapter may add to: name -> (outputs, inputs)."""
+        hidden, inner = self.hidden_size, self.mlp_size
+        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        found = {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden)}
+        if self.joined:
+            found = {"qkv_proj": (q + 2 * kv, hidden)}
+        found["o_proj"] = (hidden, q)
+        if self.experts is not None:
+            return found
+        gates = {"gate_proj": (inner, hidden), "up_proj": (inner, hidden)}
+        if self.joined:
+            gates = {"gate_up_proj": (2 * inner, hidden)}
+        return found | gates | {"down_proj": (hidden, inner)}
+
     def build(
         self,
         dtype: torch.dtype,
@@ -179,6 +197,19 @@ class Decoder:
         if scale != 1.0:
             logits *= scale
         return logits.div_(cap).tanh_().mul_(cap) if cap else logits
+
+    def adapt(self, slots: int, rank: int) -> None:
+        """Make room for `slots` adapters of a rank of at most `rank`."""
+        for layer in self.layers:
+            for name, linear in layer.linears.items():
+                linear.adapt(slots, rank, {"qkv": "qkv_proj", "gate_up": "gate_up_proj"}.get(name))
+
+    def set_adapter(self, slot: int, weights: Weights) -> None:
+        """Put an adapter into a slot, in place of the one that is there."""
+        for i, layer in zip(self.own, self.layers, strict=True):
+            for linear in layer.linears.values():
+                assert linear.additions is not None
+                linear.additions.store(slot, weights.get(i, {}))
 
     def targets(self) -> Targets:
         """See LoadableLM.targets."""
@@ -258,7 +289,15 @@ class Layer:
         entering = x if self.norm_in is None else self.norm_in(x)
         self._add(x, self.attention(entering, rotation, cache, batch), self.norm_attention)
         entering = x if self.norm_mid is None else self.norm_mid(x)
-        self._add(x, self.mlp(entering), self.norm_mlp)
+        self._add(x, self.mlp(entering, batch.adapters), self.norm_mlp)
+
+    @property
+    def linears(self) -> dict[str, Linear]:
+        """What adapters may add to; experts take none."""
+        found = {"qkv": self.attention.qkv, "out": self.attention.out}
+        if isinstance(self.mlp, GatedMLP):
+            found |= {"gate_up": self.mlp.gate_up, "down": self.mlp.down}
+        return found
 
     def _add(self, x: Tensor, y: Tensor, norm: RMSNorm | None) -> None:
         if norm is not None:

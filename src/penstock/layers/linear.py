@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from penstock.attention.base import AdapterRows
 from penstock.errors import UnsupportedError
+from penstock.layers.lora import Additions
 from penstock.layers.targets import Target, Targets, fused
 from penstock.parallel.ranks import ALONE, FLAG, RankGroup, Shard, entire
 from penstock.quant.base import LinearFormat
@@ -45,10 +47,18 @@ class Linear:
         # Where products are summed, the bias joins one of them: None on the other ranks.
         self.added = None if self.inputs.partial and ranks.rank else self.bias
         self._ranks = ranks
+        self._made = (dtype, device)
+        self.additions: Additions | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def adapt(self, slots: int, rank: int, joined: str | None = None) -> None:
+        """Make room for adapters: see Additions."""
+        self.additions = Additions(self.parts, self.inputs, slots, rank, joined, *self._made)
+
+    def __call__(self, x: Tensor, adapters: AdapterRows | None = None) -> Tensor:
         """x [tokens, this rank's inputs] -> [tokens, sum of this rank's part sizes]."""
         y = self.matrix(x, self.added)
+        if adapters is not None and self.additions is not None:
+            self.additions.add(y, x, adapters)
         if self.inputs.partial:
             self._ranks.all_reduce(y)
         return y

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, relu, silu
 
+from penstock.attention.base import AdapterRows
 from penstock.layers.linear import Linear
 from penstock.layers.targets import Targets
 from penstock.parallel.ranks import ALONE, RankGroup
@@ -57,13 +58,13 @@ class GatedMLP:
         self.down = Linear(inner, out, bias, dtype, device, format, ranks, outliers=True)
         self._act = ACTIVATIONS[act]
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, adapters: AdapterRows | None = None) -> Tensor:
         """x [tokens, hidden_size] -> the same shape."""
-        return self.down(self.inner(x))
+        return self.down(self.inner(x, adapters), adapters)
 
-    def inner(self, x: Tensor) -> Tensor:
+    def inner(self, x: Tensor, adapters: AdapterRows | None = None) -> Tensor:
         """What enters the last product: x [tokens, hidden_size] -> [tokens, this rank's part]."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        gate, up = self.gate_up(x, adapters).chunk(2, dim=-1)
         return self._act(gate).mul_(up)
 
     def targets(self, prefix: str, joined: str | None = None) -> Targets:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from penstock.attention.base import AdapterRows
 from penstock.layers.linear import Linear
 from penstock.layers.mlp import NAMES, GatedMLP
 from penstock.layers.targets import Targets
@@ -71,9 +72,9 @@ class MoE:
         ]
         self._ranks = ranks
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [tokens, hidden_size] -> the same shape. Waits for the device to tell how many tokens
-        each expert got."""
+    def __call__(self, x: Tensor, adapters: AdapterRows | None = None) -> Tensor:
+        """x [tokens, hidden_size] -> the same shape. No adapter reaches experts. Waits for the
+        device to tell how many tokens each expert got."""
         shape = self.shape
         weights, chosen = route(self.gate(x), shape.top_k, shape.normalised)
         order = chosen.flatten().argsort(stable=True)

@@ -7,6 +7,8 @@ row's result does not depend on its batch, bit for bit (see kernels/cpu/program.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,7 +21,9 @@ from penstock.kernels.cpu.ops import GATED, Batch, Epilogue, GroupTables, Rope, 
 from penstock.kernels.cpu.pack import PackedWeight
 from penstock.kernels.cpu.program import Program, pool
 from penstock.layers.decoder import Decoder, DecoderPlan, Layer
+from penstock.layers.embedding import Embedding
 from penstock.layers.linear import Linear
+from penstock.layers.lora import Additions, LowRank, Weights
 from penstock.layers.mlp import GatedMLP
 from penstock.layers.moe import MoE
 from penstock.layers.norm import RMSNorm
@@ -53,6 +57,7 @@ class NativeDecoder:
         """Takes the decoder apart: it cannot be used afterwards."""
         plan, ranks = decoder.plan, decoder.ranks
         self.plan = plan
+        self._own = decoder.own
         self.kv_groups = decoder.kv_groups
         self.num_kv_heads = decoder.num_kv_heads
         self.head_dim = plan.head_dim
@@ -84,27 +89,40 @@ class NativeDecoder:
         self._no_ids = torch.zeros(max(max_tokens, max_rows), dtype=torch.int64)
         """rows are counted by ids, also where none are read"""
         if decoder.head is not None:
-            self._rows = torch.empty(max_rows, plan.hidden_size)
-            self._logits = torch.empty(max_rows, decoder.head.ids.count)
-            self._head = Program(self._pool, max_rows)
-            head = store.matrix(partial(_pack, decoder.head.table))
-            self._head.linear(
-                head,
-                self._rows,
-                self._logits,
-                scale=plan.logit_scale,
-                softcap=plan.logit_softcap,
-            )
+            self._record_head(decoder.head, store)
         store.finish()
         self._caches: list[Tensor] = []
-        self._body: list[Program] = []
+        self._bodies: dict[bool, list[Program]] = {}
+        """for steps without adapters and with them"""
+        slots = next((a.slots for layer in self._layers for a in layer.additions.values()), 0)
+        self._slots = Routing.allocate(max_tokens, slots, 1, True) if slots else None
+        """which tokens have the adapter of a slot"""
+
+    def _record_head(self, head: Embedding, store: Store) -> None:
+        self._rows = torch.empty(self._max_rows, self.hidden_size)
+        self._logits = torch.empty(self._max_rows, head.ids.count)
+        self._head = Program(self._pool, self._max_rows)
+        self._head.linear(
+            store.matrix(partial(_pack, head.table)),
+            self._rows,
+            self._logits,
+            scale=self.plan.logit_scale,
+            softcap=self.plan.logit_softcap,
+        )
 
     def forward(
         self, x: Tensor, positions: Tensor, caches: list[Tensor], batch: AttnBatch
     ) -> Tensor:
         """See CausalLM.forward. The result is overwritten by the next step."""
         if caches is not self._caches:
-            self._body, self._caches = self._record(caches), caches
+            self._bodies, self._caches = {}, caches
+        adapted = batch.adapters is not None
+        if adapted not in self._bodies:
+            self._bodies[adapted] = self._record(caches, adapted)
+        if batch.adapters is not None:
+            assert self._slots is not None
+            self._slots.tokens[: len(batch.adapters.tokens)] = batch.adapters.tokens
+            self._slots.starts.copy_(torch.tensor(batch.adapters.starts))
         count = len(x)
         residual, ids = self._x[:count], self._no_ids[:count]
         if self._looks_up:
@@ -113,7 +131,7 @@ class NativeDecoder:
             residual.copy_(x if self._embed is None else self._embed(x))
         groups = [GroupTables(g.block_tables, g.slot_mapping) for g in batch.groups]
         run = Batch(ids, positions, batch.query_start, batch.seq_lens, NOTHING, groups)
-        for index, program in enumerate(self._body):
+        for index, program in enumerate(self._bodies[adapted]):
             if index:
                 assert self._partial is not None
                 self._ranks.all_reduce(self._partial[:count])
@@ -138,7 +156,13 @@ class NativeDecoder:
         self._head.run(Batch(self._no_ids[:count], NOTHING, NO_ROWS, NO_ROWS, NOTHING))
         return self._ranks.gather_columns(self._logits[:count], self.vocab_size)
 
-    def _record(self, caches: list[Tensor]) -> list[Program]:
+    def set_adapter(self, slot: int, weights: Weights) -> None:
+        """See Decoder.set_adapter."""
+        for i, layer in zip(self._own, self._layers, strict=True):
+            for additions in layer.additions.values():
+                additions.store(slot, weights.get(i, {}))
+
+    def _record(self, caches: list[Tensor], adapted: bool) -> list[Program]:
         """Programs, one for each run of ops between two sums over the ranks."""
         plan, tokens, x = self.plan, len(self._x), self._x
         heads, dim = self._layers[0].heads, plan.head_dim
@@ -146,7 +170,7 @@ class NativeDecoder:
         q = torch.empty(tokens, heads * dim)
         attended = torch.empty(tokens, heads * dim, dtype=self._act)
         eps = plan.norm_eps
-        inner = _Inner(self._layers, plan, tokens, self._act)
+        inner = _Inner(self._layers, plan, tokens, self._act, adapted)
         body = [Program(self._pool, tokens, 1)]
         if self._looks_up:
             assert self._embed is not None
@@ -154,6 +178,8 @@ class NativeDecoder:
         for layer, cache in zip(self._layers, caches, strict=True):
             kv = view(cache)
             body[-1].linear(layer.qkv, x, qkv, layer.norm_in, eps)
+            if adapted:
+                self._adapt(body[-1], layer.additions["qkv"], x, qkv, layer.norm_in)
             for columns, weight in layer.whole_norms:
                 body[-1].norm(qkv[:, columns], weight, eps, qkv[:, columns])
             body[-1].rope(qkv, q, kv, layer.rope, layer.group)
@@ -167,27 +193,58 @@ class NativeDecoder:
                 plan.attention_softcap,
                 layer.group,
             )
-            self._add(body, layer.out, attended, layer.norm_attention)
+            low = layer.additions if adapted else {}
+            self._add(body, layer.out, attended, layer.norm_attention, low.get("out"))
             if layer.experts is None:
-                gated = GATED[plan.act]
-                body[-1].linear(layer.gate_up, x, inner.dense, layer.norm_mid, eps, gated)
-                self._add(body, layer.down, inner.dense[:, : layer.mlp_size], layer.norm_mlp)
+                gated, norm = GATED[plan.act], layer.norm_mid
+                if adapted:
+                    body[-1].linear(layer.gate_up, x, inner.gates, norm, eps)
+                    self._adapt(body[-1], low["gate_up"], x, inner.gates, norm)
+                    body[-1].gate(inner.gates, inner.dense, gated)
+                else:
+                    body[-1].linear(layer.gate_up, x, inner.dense, norm, eps, gated)
+                source = inner.dense[:, : layer.mlp_size]
+                self._add(body, layer.down, source, layer.norm_mlp, low.get("down"))
             else:
                 self._add_experts(body, layer, layer.experts, inner)
         if self._norm is not None:
             body[-1].norm(x, self._norm, eps, self._hidden)
         return body
 
+    def _adapt(
+        self,
+        program: Program,
+        additions: _PackedAdditions,
+        source: Tensor,
+        out: Tensor,
+        norm: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """Add what adapters make of normalised rows to `out`."""
+        slots, eps = self._slots, self.plan.norm_eps
+        assert slots is not None
+        low = torch.empty(len(self._x), additions.width)
+        program.experts(additions.a, source, low, slots, True, norm, eps)
+        program.experts(additions.b, low, out, slots, False, None, 0.0, Epilogue.ADD, scale, True)
+
     def _add(
-        self, body: list[Program], weight: PackedWeight, source: Tensor, norm: Tensor | None
+        self,
+        body: list[Program],
+        weight: PackedWeight,
+        source: Tensor,
+        norm: Tensor | None,
+        additions: _PackedAdditions | None,
     ) -> None:
         """Add a product to the residual stream, over all ranks and normalised where wanted."""
         scale = self.plan.residual_scale
-        if self._partial is None:
-            body[-1].linear(weight, source, self._x, epilogue=Epilogue.ADD, scale=scale)
-            return
-        body[-1].linear(weight, source, self._partial, scale=scale)
-        self._add_partial(body, norm)
+        alone = self._partial is None
+        out = self._x if self._partial is None else self._partial
+        epilogue = Epilogue.ADD if alone else Epilogue.STORE
+        body[-1].linear(weight, source, out, epilogue=epilogue, scale=scale)
+        if additions is not None:
+            self._adapt(body[-1], additions, source, out, scale=scale)
+        if not alone:
+            self._add_partial(body, norm)
 
     def _add_partial(self, body: list[Program], norm: Tensor | None) -> None:
         if self._ranks.size > 1:
@@ -222,10 +279,17 @@ class _Inner:
     """Buffers of the feed-forward layers, dense and sparse, which all layers share."""
 
     def __init__(
-        self, layers: list[_PackedLayer], plan: DecoderPlan, tokens: int, dtype: torch.dtype
+        self,
+        layers: list[_PackedLayer],
+        plan: DecoderPlan,
+        tokens: int,
+        dtype: torch.dtype,
+        adapted: bool,
     ) -> None:
         size = max((layer.mlp_size for layer in layers if layer.experts is None), default=0)
         self.dense = torch.empty(tokens if size else 0, -(-size // 16) * 16, dtype=dtype)
+        self.gates = torch.empty(len(self.dense) if adapted else 0, 2 * self.dense.shape[1])
+        """gates and ups of a dense layer, where adapters add to them"""
         self.routing: Routing | None = None
         if plan.experts is None:
             return
@@ -263,6 +327,12 @@ class _PackedLayer:
         norms = (layer.norm_in, layer.norm_attention, layer.norm_mid, layer.norm_mlp)
         kept = [_weight(norm, store) for norm in norms]
         self.norm_in, self.norm_attention, self.norm_mid, self.norm_mlp = kept
+        self.additions = {
+            name: _PackedAdditions(linear.additions, interleaved=name == "gate_up")
+            for name, linear in layer.linears.items()
+            if linear.additions is not None
+        }
+        """of adapters, where the model has room for some"""
         self.qkv = _pack_linear(attention.qkv, store)
         self.out = _pack_linear(attention.out, store)
         del attention.qkv, attention.out
@@ -272,6 +342,30 @@ class _PackedLayer:
             return
         self.mlp_size = mlp.down.inputs.count
         self.gate_up, self.down = _pack_mlp(mlp, store)
+
+
+class _PackedAdditions:
+    """Slots for the adapters of one linear layer, in float32 and the kernels' layout."""
+
+    def __init__(self, additions: Additions, interleaved: bool) -> None:
+        self.slots, self.width = additions.slots, additions.width
+        self._of, self._interleaved = additions, interleaved
+        a, b = self._packed({})
+        self.a = [replace(a, data=a.data.clone()) for _ in range(self.slots)]
+        self.b = [replace(b, data=b.data.clone()) for _ in range(self.slots)]
+        del additions.a, additions.b
+
+    def store(self, slot: int, found: Mapping[str, LowRank]) -> None:
+        """In place: programs know addresses."""
+        a, b = self._packed(found)
+        self.a[slot].data.copy_(a.data)
+        self.b[slot].data.copy_(b.data)
+
+    def _packed(self, found: Mapping[str, LowRank]) -> tuple[PackedWeight, PackedWeight]:
+        a, b = self._of.matrices(found)
+        if self._interleaved:
+            b = pack.interleave(*b.chunk(2))
+        return pack.pack_float(a), pack.pack_float(b)
 
 
 class _PackedExperts:

@@ -14,11 +14,17 @@ from typing import Any, TypeVar
 
 from penstock.config import Config
 from penstock.core.clock import Clock
-from penstock.core.request import Sampling
+from penstock.core.request import Adapter, Sampling
+from penstock.engine import peft
 from penstock.engine.client import EngineClient, ModelInfo
 from penstock.engine.clock import MonotonicClock
 from penstock.engine.hub import model_folder
-from penstock.errors import InvalidFieldError, TemplateError
+from penstock.errors import (
+    InvalidFieldError,
+    ModelNotFoundError,
+    TemplateError,
+    UnsupportedError,
+)
 from penstock.llm.generation import Generation, TextTimes
 from penstock.text.chat import ChatRenderer, Message
 from penstock.text.params import SamplingParams, generation_defaults
@@ -59,6 +65,8 @@ class AsyncLLM:
         self.eos_ids = tuple(token_id for token_id in ends if token_id < info.vocab_size)
         """ids that end an answer, by the checkpoint and by its tokenizer"""
         self.clock = clock or MonotonicClock()
+        self.adapters: dict[str, Adapter] = {}
+        """by the name that requests choose them by"""
         self.times: TextTimes | None = None
         """told of every request's time in the tokenizer and detokenizer"""
         self._new_seed = new_seed or partial(secrets.randbits, 63)
@@ -81,7 +89,7 @@ class AsyncLLM:
             await client.close()
             raise
         seed = config.model.seed
-        return cls(
+        llm = cls(
             client,
             info,
             text.tokenizer,
@@ -89,6 +97,33 @@ class AsyncLLM:
             defaults=text.defaults,
             new_seed=None if seed is None else partial(random.Random(seed).getrandbits, 63),
         )
+        try:
+            for module in config.model.lora_modules:
+                name, _, path = module.partition("=")
+                await llm.load_adapter(name, path)
+        except BaseException:
+            await llm.close()
+            raise
+        return llm
+
+    async def load_adapter(self, name: str, path: str) -> Adapter:
+        """Let requests choose the adapter in a folder by a name. Raises InvalidFieldError for a
+        name that is taken, and what `peft.check` raises for an adapter that cannot be used."""
+        if self.info.adapters is None:
+            raise UnsupportedError(
+                "This model has no slots for adapters.",
+                cure="Start with --lora-modules, --max-loras or --allow-runtime-lora-updating.",
+                param="lora_name",
+            )
+        check = partial(peft.check, name, path, self.info.adapters)
+        adapter = await asyncio.to_thread(check)
+        if self.adapters.setdefault(name, adapter) is not adapter:
+            raise InvalidFieldError(
+                f"There is an adapter {name!r} already.",
+                cure="Unload it first, or take another name.",
+                param="lora_name",
+            )
+        return adapter
 
     def params(self, **given: Any) -> SamplingParams:
         """SamplingParams of the fields that a request brought, over the model's defaults."""
@@ -105,21 +140,27 @@ class AsyncLLM:
         deadline_s: float | None = None,
         cache_salt: str = "",
         session: str = "",
+        adapter: str | None = None,
         default_max_tokens: int | None = None,
         add_special_tokens: bool = True,
+        pooling: str = "",
     ) -> Generation:
         """Submit a request; iterate over what is returned, or await its `result`.
 
         request_id: unique among the running ones; made up when None.
         arrival_s, deadline_s: absolute, in seconds on `self.clock`; arrival is now when None.
         session: requests of one session like to meet the same engine's cache; a hint.
+        adapter: name of one that is loaded.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
+        pooling: `last` or `mean`, for the generation's `embedding`.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
-        of range, and ContextLengthError, before anything is submitted. What the engine refuses is
-        raised by the first delta.
+        of range, ContextLengthError, and ModelNotFoundError for an unknown adapter, before
+        anything is submitted. What the engine refuses is raised by the first delta.
         """
         arrival_s = self.clock.now() if arrival_s is None else arrival_s
+        if adapter is not None and adapter not in self.adapters:
+            raise ModelNotFoundError(f"No adapter {adapter!r} is loaded.", param="model")
         text, ids = None, prompt
         if isinstance(prompt, str):
             text, ids = prompt, await self.tokenize(prompt, add_special_tokens)
@@ -128,12 +169,14 @@ class AsyncLLM:
             ids,
             params or self.params(),
             default_max_tokens,
+            pooling,
             request_id=request_id or f"gen-{secrets.token_hex(12)}",
             priority=priority,
             arrival_s=arrival_s,
             deadline_s=deadline_s,
             cache_salt=cache_salt,
             session=session,
+            adapter=None if adapter is None else self.adapters[adapter],
         )
 
     async def chat(
@@ -185,6 +228,7 @@ class AsyncLLM:
         ids: Any,
         params: SamplingParams,
         default_max_tokens: int | None,
+        pooling: str,
         **submission: Any,
     ) -> Generation:
         self._check_ids(ids, "prompt")
@@ -203,6 +247,8 @@ class AsyncLLM:
             self.info.vocab_size,
         )
         samplings = await self._in_pool(resolve) if params.bad_words else resolve()
+        if pooling:
+            samplings = tuple(replace(sampling, pooling=pooling) for sampling in samplings)
         return Generation(
             self.client,
             self.clock,

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol, TypeVar
 
 from penstock.core.clock import Clock
-from penstock.core.request import FinishReason, Sampling, Submission
+from penstock.core.request import Adapter, FinishReason, Sampling, Submission
 from penstock.engine.client import Delta, EngineClient
 from penstock.errors import EngineError, from_dict
 from penstock.text.outputs import (
@@ -58,18 +58,22 @@ class Generation:
         deadline_s: float | None = None,
         cache_salt: str = "",
         session: str = "",
+        adapter: Adapter | None = None,
         times: TextTimes | None = None,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
         self.params = params
+        self.adapter = adapter
         self.seed = samplings[0].seed
         """the request's, or the one that it was given"""
         self.prompt_logprobs: list[PositionLogprobs | None] | None = (
             [None] if params.prompt_logprobs is not None and len(prompt_token_ids) == 1 else None
         )
         """one entry a prompt token, once the first token is there; the first is None"""
+        self.embedding: list[float] | None = None
+        """the pooled prompt, when asked for, once the first token is there"""
         self.metrics = RequestMetrics(arrival_s=arrival_s, submitted_s=clock.now())
         self._client = client
         self._clock = clock
@@ -90,6 +94,7 @@ class Generation:
                     deadline_s=deadline_s,
                     cache_salt=cache_salt,
                     session=session,
+                    adapter=adapter,
                 )
                 for choice_id, sampling in zip(self._ids, samplings, strict=True)
             ]
@@ -173,6 +178,8 @@ class Generation:
             return None
         if delta.finish is FinishReason.ERROR:
             raise from_dict(delta.error) if delta.error else EngineError("The request failed.")
+        if delta.embedding is not None:
+            self.embedding = delta.embedding
         if index == 0:
             self._cached_tokens = max(self._cached_tokens, delta.cached_tokens)
             self._take_prompt(delta)

@@ -95,18 +95,19 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        adapter: str | None = None,
     ) -> list[RequestOutput]:
         """Answer prompts (texts or ids), all at once; outputs in the order of the prompts.
 
         params: one for all, or one a prompt; `default_params()` when None.
         use_tqdm: show a progress bar (the name is vLLM's). The first error ends the call, and
-        aborts the other requests.
+        aborts the other requests. adapter: the name of one of the option lora_modules.
         """
         single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
         todo: list[Any] = [prompts] if single else list(prompts)
         return self._answer(
             [
-                partial(self.llm.generate, prompt, each)
+                partial(self.llm.generate, prompt, each, adapter=adapter)
                 for prompt, each in zip(todo, _spread(params, len(todo)), strict=True)
             ],
             use_tqdm,

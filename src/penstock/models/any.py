@@ -255,10 +255,11 @@ class AnyModel:
     def _from(self, path: Path) -> Any:
         import transformers
 
-        transformers.AttentionInterface.register(NAME, attention)
-        transformers.logging.disable_progress_bar()
+        library: Any = transformers  # whose own types promise less than it does
+        library.AttentionInterface.register(NAME, attention)
+        library.logging.disable_progress_bar()
         try:
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            model, info = library.AutoModelForCausalLM.from_pretrained(
                 path,
                 dtype=self.dtype,
                 attn_implementation=NAME,

@@ -25,27 +25,17 @@ def read_decoder(
     theta: float = 10000.0,
     head_dim: int | None = None,
     norm_eps: float = 1e-6,
-    act: str = "silu",
     partial_rotary: bool = False,
     rope: tuple[Rope, int] | None = None,
 ) -> DecoderPlan:
     """The plan of a Llama-like model; the arguments are what the family adds or assumes. A family
     that differs further reads its own fields first and replaces them in the plan.
 
-    `tied`, `theta`, `head_dim`, `norm_eps` and `act` are the family's defaults for fields that the
-    file leaves out; rope: what `read_rope` gives, where the family reads it by itself. Raises
+    `tied`, `theta`, `head_dim` and `norm_eps` are the family's defaults for fields that the file
+    leaves out; rope: what `read_rope` gives, where the family reads it by itself. Raises
     CheckpointError and UnsupportedError.
     """
-    hidden, heads = config.size("hidden_size"), config.size("num_attention_heads")
-    kv_heads = config.size("num_key_value_heads", heads)
-    if heads % kv_heads:
-        raise CheckpointError(
-            f"{config.where}: {heads} attention heads cannot share {kv_heads} KV heads evenly."
-        )
-    dim = config.size("head_dim", head_dim or hidden // heads or 1)
-    if dim % 2:
-        raise UnsupportedError(f"{config.where}: head_dim must be even, not {dim}.")
-    act = read_act(config, "hidden_act", act)
+    heads, kv_heads, dim = _heads(config, head_dim)
     if rope is None:
         positions = config.size("max_position_embeddings")
         rope = read_rope(config, positions, theta, partial_rotary)
@@ -56,13 +46,13 @@ def read_decoder(
         )
     plan = DecoderPlan(
         vocab_size=config.size("vocab_size"),
-        hidden_size=hidden,
+        hidden_size=config.size("hidden_size"),
         mlp_size=config.size("intermediate_size"),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=dim,
         norm_eps=config.number("rms_norm_eps", norm_eps),
-        act=act,
+        act=read_act(config, "hidden_act", "silu"),
         max_positions=rope[1],
         rope=rope[0],
         windows=windows,
@@ -75,6 +65,20 @@ def read_decoder(
     )
     config.finish()
     return plan
+
+
+def _heads(config: ConfigJson, head_dim: int | None) -> tuple[int, int, int]:
+    """Attention heads, KV heads, and the size of a head."""
+    heads = config.size("num_attention_heads")
+    kv_heads = config.size("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise CheckpointError(
+            f"{config.where}: {heads} attention heads cannot share {kv_heads} KV heads evenly."
+        )
+    dim = config.size("head_dim", head_dim or config.size("hidden_size") // heads or 1)
+    if dim % 2:
+        raise UnsupportedError(f"{config.where}: head_dim must be even, not {dim}.")
+    return heads, kv_heads, dim
 
 
 def read_act(config: ConfigJson, name: str, default: str) -> str:

@@ -26,6 +26,7 @@ _HARMLESS = """
     temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
     encoder_no_repeat_ngram_size bad_words_ids num_return_sequences remove_invalid_values
     exponential_decay_length_penalty output_scores return_dict_in_generate
+    is_matryoshka matryoshka_dimensions
     is_llama_config max_sequence_length model_max_length
 """
 HARMLESS = frozenset(_HARMLESS.split())

@@ -66,7 +66,7 @@ def _head(service: Service, call: Call, name: str) -> Json:
         "id": call.format.id_prefix + call.request_id,
         "object": name,
         "created": int(time.time()),
-        "model": service.names[0],
+        "model": call.adapter or service.names[0],
     }
 
 

@@ -15,7 +15,7 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("POST /v1/chat/completions", "answer a chat; with `stream`, as server-sent events"),
     ("POST /v1/completions", "continue one or several prompts, given as text or token ids"),
     ("POST /v1/chat/render", "the prompt that a chat becomes, as text and as token ids"),
-    ("GET /v1/models, /v1/models/{id}", "the model served, with its context length"),
+    ("GET /v1/models, /v1/models/{id}", "the model served, and its adapters"),
     (
         "POST /v1/files",
         "upload a file of requests, as multipart/form-data: `file`, `purpose=batch`",
@@ -27,6 +27,18 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("GET /v1/batches", "the batches of this key, the newest first; `after`, `limit`"),
     ("GET /v1/batches/{id}", "how a batch stands"),
     ("POST /v1/batches/{id}/cancel", "end a batch; the results so far are kept"),
+    (
+        "POST /v1/load_lora_adapter, /v1/unload_lora_adapter",
+        "adapters, which requests choose as `model`; with --allow-runtime-lora-updating",
+    ),
+    ("POST /v1/responses", "answer as OpenAI's Responses API; with `stream`, as its events"),
+    ("GET, DELETE /v1/responses/{id}", "a stored response; forget it"),
+    ("GET /v1/responses/{id}/input_items", "what it answers; `after`, `limit`, `order`"),
+    ("POST /v1/messages", "answer as Anthropic's Messages API; with `stream`, as its events"),
+    ("POST /v1/messages/count_tokens", "tokens of the prompt that a message becomes"),
+    ("POST /v1/embeddings", "texts as vectors: pooled hidden states after the final norm"),
+    ("POST /v1/score", "log-likelihood of continuations after their contexts, by token"),
+    ("POST /generate", "ids in, ids out; with `stream`, as server-sent events"),
     ("POST /tokenize", "text or a chat as token ids"),
     ("POST /detokenize", "token ids as text"),
     ("GET /version", "version of the server"),
@@ -62,6 +74,15 @@ the input. After 24 hours a batch ends as `expired` with what is done. The batch
 one after the other, those of several keys side by side. What a key keeps, other keys do not see.
 """
 
+PROTOCOLS = """## Responses and messages
+
+`/v1/responses` and `/v1/messages` are chats in other clothes: what chats support, they do; what
+chats refuse is refused under its name there. A response is kept in `--data-dir`, where there is
+one, unless `store` is false; `previous_response_id` goes on from it. The key of `/v1/messages` may
+come as `x-api-key`, its errors have Anthropic's form, and a last message of the assistant is
+continued.
+"""
+
 FIELD_INTRO = """## Fields
 
 `null` is accepted for every field and means that it is absent. A field that could change the answer
@@ -84,7 +105,14 @@ and 503 come with `Retry-After`.
 
 def render() -> str:
     """The whole page."""
-    parts = [INTRO, "## Paths\n", _table(("path", "what it does"), _paths()), BATCHES, FIELD_INTRO]
+    parts = [
+        INTRO,
+        "## Paths\n",
+        _table(("path", "what it does"), _paths()),
+        PROTOCOLS,
+        BATCHES,
+        FIELD_INTRO,
+    ]
     for paths, fields in all_tables().values():
         parts += [f"### {paths}\n", _endpoint(fields.values())]
     parts += [ERROR_INTRO, _table(("code", "status", "type"), _errors())]

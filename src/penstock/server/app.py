@@ -18,12 +18,32 @@ import penstock
 from penstock.config import Config
 from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
-from penstock.server import batch_routes, pages, routes
+from penstock.server import (
+    adapter_routes,
+    batch_routes,
+    messages_routes,
+    pages,
+    reading_routes,
+    responses_routes,
+    routes,
+)
+from penstock.server.asking import request_id
 from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
 from penstock.server.lifecycle import bind, run, url_of
 from penstock.server.service import Service
 from penstock.server.start import Start
-from penstock.server.tables import BATCHES, all_tables
+from penstock.server.tables import (
+    BATCHES,
+    COUNT,
+    EMBEDDINGS,
+    GENERATE,
+    LOAD_ADAPTER,
+    MESSAGES,
+    RESPONSES,
+    SCORE,
+    UNLOAD_ADAPTER,
+    all_tables,
+)
 from penstock.web.errors import on_http_error
 from penstock.web.keys import KeyGate, Keys
 from penstock.web.sse import ClientGone
@@ -48,6 +68,17 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/render", routes.render, CHAT),
     Route("GET", "/v1/models", routes.models),
     Route("GET", "/v1/models/{name:path}", routes.model),
+    Route("POST", "/v1/load_lora_adapter", adapter_routes.load, LOAD_ADAPTER),
+    Route("POST", "/v1/unload_lora_adapter", adapter_routes.unload, UNLOAD_ADAPTER),
+    Route("POST", "/v1/responses", responses_routes.create, RESPONSES),
+    Route("GET", "/v1/responses/{id}", responses_routes.get),
+    Route("DELETE", "/v1/responses/{id}", responses_routes.delete),
+    Route("GET", "/v1/responses/{id}/input_items", responses_routes.items),
+    Route("POST", "/v1/messages", messages_routes.create, MESSAGES),
+    Route("POST", "/v1/messages/count_tokens", messages_routes.count_tokens, COUNT),
+    Route("POST", "/v1/embeddings", reading_routes.embeddings, EMBEDDINGS),
+    Route("POST", "/v1/score", reading_routes.scores, SCORE),
+    Route("POST", "/generate", reading_routes.generate, GENERATE),
     Route("POST", "/v1/files", batch_routes.upload),
     Route("GET", "/v1/files", batch_routes.files),
     Route("GET", "/v1/files/{id}", batch_routes.file),
@@ -99,7 +130,7 @@ def _endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitab
         except (ClientGone, ClientDisconnect):
             return Response(status_code=499)  # nginx's number; nobody reads it
         except Exception as error:
-            return service.refuse(error, routes.request_id(request))
+            return service.refuse(error, request_id(request), request.url.path)
 
     return endpoint
 

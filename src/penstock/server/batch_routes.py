@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -14,8 +14,8 @@ from starlette.responses import FileResponse, Response
 
 from penstock.errors import InvalidFieldError, RequestError
 from penstock.jobs.lines import URLS
-from penstock.jobs.objects import Page
 from penstock.server import kinds
+from penstock.server.lists import cursor, page_response
 from penstock.server.service import Service
 from penstock.server.tables import BATCHES, parse
 from penstock.web.caller import caller_of
@@ -25,9 +25,6 @@ from penstock.web.limits import chunks, read_body
 PURPOSE = "batch"
 MAX_NAME = 255
 CHUNK = 2**20
-PAGE = 100
-"""Entries of a list, unless `limit` asks for fewer or more."""
-MOST = 10_000
 
 
 async def upload(service: Service, request: Request) -> Response:
@@ -51,12 +48,8 @@ async def upload(service: Service, request: Request) -> Response:
 async def files(service: Service, request: Request) -> Response:
     """The files of this key."""
     data, owner = service.data(), caller_of(request.scope).name
-    after, limit = _cursor(request)
-    order = request.query_params.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise kinds.wrong("order", "asc or desc", order)
     purpose = request.query_params.get("purpose")
-    return _page(data.files.page(owner, after, limit, order == "desc", purpose))
+    return page_response(data.files.page(owner, *cursor(request), purpose))
 
 
 async def file(service: Service, request: Request) -> Response:
@@ -99,7 +92,7 @@ async def create_batch(service: Service, request: Request) -> Response:
 async def batches(service: Service, request: Request) -> Response:
     """The batches of this key, the newest first."""
     owner = caller_of(request.scope).name
-    return _page(service.data().batches.page(owner, *_cursor(request)))
+    return page_response(service.data().batches.page(owner, *cursor(request)))
 
 
 async def batch(service: Service, request: Request) -> Response:
@@ -115,23 +108,6 @@ async def cancel_batch(service: Service, request: Request) -> Response:
 def _named(request: Request) -> tuple[str, str]:
     """Owner and id."""
     return caller_of(request.scope).name, request.path_params["id"]
-
-
-def _cursor(request: Request) -> tuple[str | None, int]:
-    """(after, limit). Raises InvalidFieldError."""
-    text = request.query_params.get("limit", str(PAGE))
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST):
-        raise kinds.wrong("limit", f"an integer from 1 to {MOST}", text)
-    return request.query_params.get("after"), int(text)
-
-
-def _page(page: Page) -> Response:
-    found = page.data
-    ends: dict[str, Any] = {
-        "first_id": found[0]["id"] if found else None,
-        "last_id": found[-1]["id"] if found else None,
-    }
-    return json_response({"object": "list", "data": found, **ends, "has_more": page.has_more})
 
 
 @asynccontextmanager

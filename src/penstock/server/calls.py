@@ -32,6 +32,8 @@ class Call:
     llm: AsyncLLM
     request_id: str
     """as the client sees it"""
+    adapter: str | None
+    """that it asked for as its model"""
     params: SamplingParams
     format: Format
     prompts: list[Callable[[], Awaitable[Generation]]]
@@ -89,9 +91,9 @@ def chat_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
             "top_logprobs needs logprobs.", cure='Send "logprobs": true.', param="top_logprobs"
         )
     logprobs = (top or 0) if body["logprobs"] else None
-    params = _params(llm, body, logprobs=logprobs, max_tokens=_chat_limit(body))
+    params = params_of(llm, body, logprobs=logprobs, max_tokens=_chat_limit(body))
     generate = partial(llm.chat, body["messages"], params, template=template_options(body))
-    return _call(llm, body, asked, params, Chat(logprobs, body["return_token_ids"]), [generate])
+    return make_call(llm, body, asked, params, Chat(logprobs, body["return_token_ids"]), [generate])
 
 
 def completions_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
@@ -101,12 +103,12 @@ def completions_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
     given = {"logprobs": logprobs, "max_tokens": 1 if echo and limit == 0 else limit}
     if echo and body["prompt_logprobs"] is None:
         given["prompt_logprobs"] = logprobs
-    params = _params(llm, body, **given)
+    params = params_of(llm, body, **given)
     special = body["add_special_tokens"]
     complete = partial(_complete, llm, params=params, default_max_tokens=DEFAULT_MAX_TOKENS)
     prompts = [partial(complete, prompt, special) for prompt in body["prompt"]]
     reply = Completions(logprobs, body["return_token_ids"], echo)
-    return _call(llm, body, asked, params, reply, prompts, echo)
+    return make_call(llm, body, asked, params, reply, prompts, echo)
 
 
 def template_options(body: Parsed) -> dict[str, Any]:
@@ -140,7 +142,7 @@ async def _complete(
     return generation
 
 
-def _params(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
+def params_of(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
     given = {name: body.values[name] for name in _SAMPLED if name in body.values}
     given |= over
     return llm.params(**{name: value for name, value in given.items() if value is not None})
@@ -164,7 +166,7 @@ def _chat_limit(body: Parsed) -> int | None:
     return limit
 
 
-def _call(
+def make_call(
     llm: AsyncLLM,
     body: Parsed,
     asked: Asked,
@@ -173,14 +175,16 @@ def _call(
     prompts: Sequence[Callable[..., Awaitable[Generation]]],
     echo: bool = False,
 ) -> Call:
-    if body["stream"] and body["prompt_logprobs"] is not None:
+    """Fields that the body's endpoint does not have are as if absent. Raises InvalidFieldError."""
+    given = body.values.get
+    if given("stream") and given("prompt_logprobs") is not None:
         raise InvalidFieldError(
             "prompt_logprobs are not sent in streams.",
             cure="Leave stream away, or use echo with logprobs.",
             param="prompt_logprobs",
         )
-    usage = body["stream_options"]
-    if usage is not None and not body["stream"]:
+    usage = given("stream_options")
+    if usage is not None and not given("stream"):
         raise InvalidFieldError(
             "stream_options needs stream.", cure='Send "stream": true.', param="stream_options"
         )
@@ -191,7 +195,9 @@ def _call(
     limits = [t for t in (body["timeout"], asked.timeout_s) if t is not None]
     timeout_s = min(limits, default=None)
     deadline_s = None if timeout_s is None else asked.arrival_s + timeout_s
+    adapter = body["model"] if body["model"] in llm.adapters else None
     options = {
+        "adapter": adapter,
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
@@ -203,20 +209,21 @@ def _call(
     return Call(
         llm=llm,
         request_id=request_id,
+        adapter=adapter,
         params=params,
         format=reply,
         prompts=[
             partial(prompt, request_id=f"{engine_id}.{i}" if many else engine_id, **options)
             for i, prompt in enumerate(prompts)
         ],
-        prompt_logprobs=body["prompt_logprobs"] is not None,
+        prompt_logprobs=given("prompt_logprobs") is not None,
         timeout_s=timeout_s,
         deadline_s=deadline_s,
-        stream=body["stream"],
+        stream=bool(given("stream")),
         include_usage=bool(usage and usage["include_usage"]),
         continuous_usage=continuous,
-        every_token=continuous or body["return_token_ids"] or params.logprobs is not None,
+        every_token=continuous or bool(given("return_token_ids")) or params.logprobs is not None,
         echo=echo,
-        echo_only=echo and body["max_tokens"] == 0,
+        echo_only=echo and given("max_tokens") == 0,
         background=asked.caller.background,
     )

@@ -102,7 +102,10 @@ _TEMPLATE = "a template of the client's own would run code here: use --chat-temp
 
 FIELDS: tuple[Field, ...] = (
     # What to answer
-    used("model", (*BOTH, TOKENIZE, DETOKENIZE), kinds.TEXT, note="absent: the model served"),
+    used(
+        "model", (*BOTH, TOKENIZE, DETOKENIZE), kinds.TEXT,
+        note="or an adapter of it; absent: the model served",
+    ),
     used("messages", (CHAT,), kinds.MESSAGES, required=True),
     used("messages", (TOKENIZE,), kinds.MESSAGES, note="this or `prompt`"),
     used("prompt", (COMPLETIONS,), kinds.PROMPT, required=True, note="text or token ids"),

@@ -77,8 +77,10 @@ METADATA = _plain(
     {"type": "object", "additionalProperties": {"type": "string"}},
     lambda v: isinstance(v, dict) and all(isinstance(text, str) for text in v.values()),
 )
+OBJECTS = list_of(OBJECT, "a list of objects")
 ANY = _passed("any value", {})
 TOKENS = list_of(integer(0, 2**31 - 1, "a token id"), "a list of token ids")
+ID_LISTS = _passed("a list of lists of token ids", {"type": "array", "items": TOKENS.schema})
 TEXTS = list_of(TEXT, "a list of strings")
 SECONDS = _plain(
     "a number of seconds above 0",
@@ -109,6 +111,30 @@ STOP = _passed(
 LOGIT_BIAS = _passed(
     "an object from token ids to numbers",
     {"type": "object", "additionalProperties": {"type": "number"}},
+)
+
+
+def _one_or_more(value: Any, name: str) -> list[str]:
+    texts: list[str] = [value] if isinstance(value, str) else TEXTS.read(value, name)
+    if not texts:
+        raise InvalidFieldError(f"{name} is an empty list.", cure="Send a text.", param=name)
+    return texts
+
+
+ONE_OR_MORE = Kind(
+    "a string or a list of strings",
+    {"anyOf": [TEXT.schema, {**TEXTS.schema, "minItems": 1}]},
+    _one_or_more,
+)
+TEXT_OR_OBJECTS = Kind(
+    "a string or a list of objects",
+    {"anyOf": [TEXT.schema, OBJECTS.schema]},
+    lambda value, name: value if isinstance(value, str) else OBJECTS.read(value, name),
+)
+CHOICE = _plain(
+    "a string or an object",
+    {"anyOf": [{"type": "string"}, {"type": "object"}]},
+    lambda v: isinstance(v, str | dict),
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from penstock.text.outputs import CompletionOutput, PositionLogprobs, TextDelta, Usage
+from penstock.text.outputs import CompletionOutput, Logprob, PositionLogprobs, TextDelta, Usage
 
 Json = dict[str, Any]
 
@@ -155,7 +155,48 @@ class Completions:
         }
 
 
-def _ending(output: TextDelta | CompletionOutput, logprobs: Json | None, with_ids: bool) -> Json:
+class Tokens:
+    """Ids in, ids out; logprobs as for Chat."""
+
+    name = chunk_name = "generate"
+    id_prefix = "gen-"
+
+    def __init__(self, logprobs: int | None) -> None:
+        self._top = logprobs
+
+    def top(self, prompt: Prompt) -> Json:
+        return {"prompt_logprobs": _id_logprobs(prompt.logprobs)} if prompt.show_logprobs else {}
+
+    def opening(self, index: int, prompt: Prompt) -> Json | None:
+        return None
+
+    def chunk(self, index: int, delta: TextDelta) -> Json:
+        return self._shown(index, delta)
+
+    def choice(self, index: int, output: CompletionOutput, prompt: Prompt) -> Json:
+        return self._shown(index, output)
+
+    def _shown(self, index: int, output: TextDelta | CompletionOutput) -> Json:
+        logprobs = None if self._top is None else _id_logprobs(output.logprobs or ())
+        return {"index": index, **_ending(output, logprobs, with_ids=True)}
+
+
+def _id_logprobs(positions: Sequence[PositionLogprobs | None] | None) -> list[Json | None]:
+    """One object a position: the token first, then the alternatives; None where there is none."""
+
+    def entry(token_id: int, found: Logprob) -> Json:
+        return {"id": token_id, "logprob": max(found.logprob, FLOOR), "rank": found.rank}
+
+    shown: list[Json | None] = []
+    for position in positions or ():
+        entries = [entry(*item) for item in position.items()] if position else []
+        shown.append({**entries[0], "top": entries[1:]} if entries else None)
+    return shown
+
+
+def _ending(
+    output: TextDelta | CompletionOutput, logprobs: Json | list[Json | None] | None, with_ids: bool
+) -> Json:
     ending = {
         "logprobs": logprobs,
         "finish_reason": output.finish_reason,

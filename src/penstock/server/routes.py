@@ -11,22 +11,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import penstock
-from penstock.errors import DrainingError, InvalidFieldError, UnsupportedFieldError
+from penstock.errors import (
+    DrainingError,
+    InvalidFieldError,
+    UnsupportedFieldError,
+)
 from penstock.llm import AsyncLLM
-from penstock.server import kinds
 from penstock.server.answers import frames, whole
+from penstock.server.asking import asked_of
 from penstock.server.calls import (
     Asked,
     Call,
     chat_call,
     completions_call,
-    header_seconds,
-    new_id,
     template_options,
 )
-from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, Parsed, parse
+from penstock.server.fields import (
+    CHAT,
+    COMPLETIONS,
+    DETOKENIZE,
+    TOKENIZE,
+    Parsed,
+    parse,
+)
 from penstock.server.service import Service
-from penstock.web.caller import caller_of
 from penstock.web.errors import json_response
 from penstock.web.limits import read_body
 from penstock.web.sse import EventStream, unless_gone
@@ -54,7 +62,7 @@ async def render(service: Service, request: Request) -> Response:
 
 async def models(service: Service, request: Request) -> Response:
     """The names that requests may use."""
-    data = [_model(service, name) for name in service.names]
+    data = [_model(service, name) for name in (*service.names, *service.adapters)]
     return json_response({"object": "list", "data": data})
 
 
@@ -126,17 +134,6 @@ async def health(service: Service, request: Request) -> Response:
     return json_response({"status": "healthy"})
 
 
-def request_id(request: Request) -> str:
-    """The id of a request whose body is not known (yet): the client's, or a new one."""
-    return _header_id(request) or new_id()
-
-
-def _header_id(request: Request) -> str | None:
-    """X-Request-Id, where it is one that may stand in logs and headers."""
-    given = request.headers.get("x-request-id")
-    return given if given is not None and kinds.is_request_id(given) else None
-
-
 async def _answer(
     service: Service,
     request: Request,
@@ -146,13 +143,14 @@ async def _answer(
     llm = service.llm()
     arrival_s = llm.clock.now()
     body = await _body(service, request, endpoint)
-    timeout_s = header_seconds(request.headers.get("x-request-timeout"))
-    if timeout_s is None and body["timeout"] is None:
-        timeout_s = service.config.server.request_timeout_s
-    caller = caller_of(request.scope)
-    call = make(llm, body, Asked(_header_id(request), timeout_s, arrival_s, caller))
+    call = make(llm, body, asked_of(service, request, arrival_s, body["timeout"]))
     if body.logged:
         log.info("request %s: no effect of %s", call.request_id, ", ".join(body.logged))
+    return await respond(service, request, call)
+
+
+async def respond(service: Service, request: Request, call: Call) -> Response:
+    """The call's reply, whole or as a stream. Raises what comes before its first token."""
     headers = {"X-Request-Id": call.request_id}
     if not call.stream:
         reply = await unless_gone(request.receive, whole(service, call), call.patience_s())
@@ -169,14 +167,14 @@ async def _body(service: Service, request: Request, endpoint: str) -> Parsed:
 
 
 def _model(service: Service, name: str) -> dict[str, Any]:
-    info = service.info
+    info, adapter = service.info, service.adapters.get(name)
     return {
         "id": name,
         "object": "model",
         "created": service.created,
         "owned_by": "penstock",
-        "root": service.config.model.model,
-        "parent": None,
+        "root": service.config.model.model if adapter is None else adapter.path,
+        "parent": None if adapter is None else service.names[0],
         "max_model_len": None if info is None else info.max_model_len,
         "vocab_size": None if info is None else info.vocab_size,
     }

@@ -12,15 +12,19 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from penstock.config import Config
+from penstock.core.request import Adapter
 from penstock.engine.client import ModelInfo
 from penstock.errors import (
+    CheckpointError,
     EngineDeadError,
     EngineError,
     EngineStuckError,
+    InvalidFieldError,
     ModelNotFoundError,
     NotEnabledError,
     PenstockError,
     UnavailableError,
+    UnsupportedError,
 )
 from penstock.jobs.asgi import AppHandler
 from penstock.llm import AsyncLLM, Generation
@@ -72,6 +76,11 @@ class Service:
         assert self.app is not None
         return AppHandler(self.app, {SCOPE_KEY: Caller(owner, background=True)})
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a data folder."""
+        return self._data is not None
+
     def data(self) -> Data:
         """Raises NotEnabledError for a server that keeps nothing."""
         if self._data is None:
@@ -98,12 +107,41 @@ class Service:
 
     def check_model(self, name: str | None) -> None:
         """Raise ModelNotFoundError for another name than those served; none at all is fine."""
-        if name is not None and name not in self.names:
+        served = (*self.names, *self.adapters)
+        if name is not None and name not in served:
             raise ModelNotFoundError(
                 f"The model {name!r} is not served here.",
-                cure=f"Served: {', '.join(self.names)}.",
+                cure=f"Served: {', '.join(served)}.",
                 param="model",
             )
+
+    @property
+    def adapters(self) -> dict[str, Adapter]:
+        """Those loaded, by name."""
+        return {} if self._llm is None else self._llm.adapters
+
+    async def load_adapter(self, name: str, path: str) -> Adapter:
+        """Raises InvalidFieldError for an adapter that cannot be used or a name that is taken."""
+        if name in self.names:
+            raise InvalidFieldError(f"{name!r} is the model itself.", param="lora_name")
+        try:
+            return await self.llm().load_adapter(name, path)
+        except (CheckpointError, UnsupportedError) as error:
+            raise InvalidFieldError(error.message, cure=error.cure, param="lora_path") from error
+
+    def unload_adapter(self, name: str) -> None:
+        """Raises ModelNotFoundError, and UnavailableError while requests run with it."""
+        adapter = self.adapters.get(name)
+        if adapter is None:
+            raise ModelNotFoundError(f"No adapter {name!r} is loaded.", param="lora_name")
+        users = sum(generation.adapter is adapter for generation in self._live)
+        if users:
+            raise UnavailableError(
+                f"{users} requests run with the adapter {name!r}.",
+                cure="Try again when they have ended.",
+                retry_after_s=1.0,
+            )
+        del self.adapters[name]
 
     @asynccontextmanager
     async def running(self, call: Call) -> AsyncGenerator[list[Generation], None]:
@@ -137,11 +175,11 @@ class Service:
         if isinstance(error, EngineDeadError | EngineStuckError | EngineError):
             log.error("a request failed: %s", error)
 
-    def refuse(self, error: Exception, request_id: str) -> Response:
-        """The reply to a request that failed before its reply began."""
+    def refuse(self, error: Exception, request_id: str, path: str = "") -> Response:
+        """The reply to a request to `path` that failed before its reply began."""
         typed = as_typed(error)
         self.count_error(typed)
-        response = error_response(typed)
+        response = error_response(typed, path)
         response.headers["X-Request-Id"] = request_id
         return response
 

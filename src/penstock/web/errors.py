@@ -65,6 +65,25 @@ def error_body(error: PenstockError) -> dict[str, Any]:
     return body(status_of(error.code), error.code, str(error), error.param)
 
 
+ANTHROPIC_TYPES: dict[int, str] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+"""Anthropic's `type` of each status; others are `api_error`."""
+ANTHROPIC_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
+
+
+def anthropic_body(error: PenstockError) -> dict[str, Any]:
+    kind = ANTHROPIC_TYPES.get(status_of(error.code), "api_error")
+    return {"type": "error", "error": {"type": kind, "message": str(error)}}
+
+
 def headers_of(error: PenstockError) -> dict[str, str]:
     """Retry-After for what may pass later, in whole seconds; the scheme that a 401 must name."""
     status = status_of(error.code)
@@ -73,8 +92,10 @@ def headers_of(error: PenstockError) -> dict[str, str]:
     return {"WWW-Authenticate": "Bearer"} if status == 401 else {}
 
 
-def error_response(error: PenstockError) -> Response:
-    return json_response(error_body(error), status_of(error.code), headers_of(error))
+def error_response(error: PenstockError, path: str = "") -> Response:
+    """path: what was asked for; it decides whose form the body has."""
+    content = anthropic_body(error) if path in ANTHROPIC_PATHS else error_body(error)
+    return json_response(content, status_of(error.code), headers_of(error))
 
 
 def json_response(

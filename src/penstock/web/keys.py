@@ -20,10 +20,13 @@ class Keys:
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
-    def check(self, authorization: str | None) -> None:
-        """Raise AuthError unless the header names one of the keys."""
+    def check(self, authorization: str | None, key_alone: str | None = None) -> None:
+        """Raise AuthError unless a header names one of the keys. key_alone: x-api-key, which
+        counts where there is no Authorization."""
         if not self._digests:
             return
+        if not authorization and key_alone:
+            authorization = f"Bearer {key_alone}"
         cure = "Send the header 'Authorization: Bearer <key>'."
         if not authorization:
             raise AuthError("This server needs an API key.", cure=cure)
@@ -46,8 +49,9 @@ class KeyGate:
         inside = SCOPE_KEY in scope  # from this very process
         if scope["type"] == "http" and not inside and scope["path"] not in self.open_paths:
             try:
-                self.keys.check(Request(scope).headers.get("authorization"))
+                headers = Request(scope).headers
+                self.keys.check(headers.get("authorization"), headers.get("x-api-key"))
             except AuthError as error:
-                await error_response(error)(scope, receive, send)
+                await error_response(error, scope["path"])(scope, receive, send)
                 return
         await self.app(scope, receive, send)

@@ -31,6 +31,11 @@ def frame(content: Any) -> bytes:
     return b"data: " + msgspec.json.encode(content) + b"\n\n"
 
 
+def named_frame(name: str, content: Any) -> bytes:
+    """One event with a name."""
+    return b"event: " + name.encode() + b"\n" + frame(content)
+
+
 async def unless_gone(receive: Receive, work: Awaitable[T], timeout_s: float | None = None) -> T:
     """Await `work`, cancelling it (and awaiting its clean-up) when the client leaves.
 

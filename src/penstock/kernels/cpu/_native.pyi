@@ -129,11 +129,16 @@ class Program:
         norm_weight: int,
         norm_eps: float,
         epilogue: int,
+        scale: float,
         out: int,
         out_dtype: int,
         out_stride: int,
         routing: Routing,
         of_tokens: bool,
+        to_tokens: bool,
+    ) -> None: ...
+    def gate(
+        self, x: int, act: int, out: int, out_dtype: int, out_stride: int, size: int
     ) -> None: ...
     def combine(
         self,

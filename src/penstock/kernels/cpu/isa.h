@@ -14,7 +14,7 @@ inline void leave() {
 }
 
 constexpr Isa table(const char* name) {
-  return Isa{name,   linear, norm,    embed,      rope, attention,
+  return Isa{name,   linear, norm, gate,   embed,      rope, attention,
              argmax, weigh,  maximum, argmax_row, leave};
 }
 

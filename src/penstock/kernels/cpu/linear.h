@@ -124,6 +124,8 @@ inline Product stage(const LinearArgs& p, Team& team) {
 
 // ---- epilogue -----------------------------------------------------------------------------
 
+inline int64_t out_row(const LinearArgs& p, int row) { return p.out_rows ? p.out_rows[row] : row; }
+
 // Rows of one block to their place. get(r, i) is vector i of row r in real units. What does not
 // change from row to row is kept in locals: the compiler cannot know that stores leave it alone.
 template <class Get>
@@ -139,7 +141,7 @@ inline void finish(const LinearArgs& p, int row, int rows, int block, Get get) {
     constexpr int half = kBlockN / 2;
     const int left = w.n / 2 - block * half;
     for (int r = 0; r < rows; ++r) {
-      const int64_t at = (row + r) * stride + block * half;
+      const int64_t at = out_row(p, row + r) * stride + block * half;
       for (int i = 0; i < V / 2; ++i) {
         const F gate = add(get(r, i), bias[i]), up = add(get(r, i + V / 2), bias[i + V / 2]);
         const F act = silu ? vsilu(gate) : vgelu_tanh(gate);
@@ -152,7 +154,7 @@ inline void finish(const LinearArgs& p, int row, int rows, int block, Get get) {
   const F scale = splat(p.scale);
   const int left = w.n - block * kBlockN;
   for (int r = 0; r < rows; ++r) {
-    const int64_t at = (row + r) * stride + block * kBlockN;
+    const int64_t at = out_row(p, row + r) * stride + block * kBlockN;
     for (int i = 0; i < V && i * W < left; ++i) {
       F v = mul(add(get(r, i), bias[i]), scale);
       if (p.softcap > 0) v = mul(splat(p.softcap), vtanh(div(v, splat(p.softcap))));

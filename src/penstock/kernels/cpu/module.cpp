@@ -201,8 +201,8 @@ void add_route(Program& program, Address logits, int experts, int top_k, bool no
 
 void add_experts(Program& program, std::vector<std::shared_ptr<Weight>> weights, Address x,
                  int x_dtype, int64_t x_stride, Address norm_weight, float norm_eps, int epilogue,
-                 Address out, int out_dtype, int64_t out_stride, const Routing& routing,
-                 bool of_tokens) {
+                 float scale, Address out, int out_dtype, int64_t out_stride,
+                 const Routing& routing, bool of_tokens, bool to_tokens) {
   LinearArgs args{};
   args.x = at<void>(x);
   args.x_dtype = Dtype(x_dtype);
@@ -210,11 +210,19 @@ void add_experts(Program& program, std::vector<std::shared_ptr<Weight>> weights,
   args.norm_weight = at<const float>(norm_weight);
   args.norm_eps = norm_eps;
   args.epilogue = Epilogue(epilogue);
-  args.scale = 1.0f;
+  args.scale = scale;
   args.out = at<void>(out);
   args.out_dtype = Dtype(out_dtype);
   args.out_stride = out_stride;
-  program.add(ExpertsOp{std::move(weights), args, routing, of_tokens});
+  program.add(ExpertsOp{std::move(weights), args, routing, of_tokens, to_tokens});
+}
+
+void add_gate(Program& program, Address x, int act, Address out, int out_dtype, int64_t out_stride,
+              int size) {
+  if (size % (kBlockN / 2)) throw std::invalid_argument("a gate needs a multiple of 16");
+  GateArgs args{at<const float>(x), Epilogue(act), at<void>(out), Dtype(out_dtype), out_stride, 0,
+                size};
+  program.add(GateOp{args});
 }
 
 void add_combine(Program& program, Address x, const Routing& from, int top_k, int size, float scale,
@@ -308,8 +316,9 @@ NB_MODULE(_native, m) {
            "scale"_a, "window"_a, "softcap"_a, "max_len"_a, "group"_a)
       .def("route", &add_route, "logits"_a, "experts"_a, "top_k"_a, "normalised"_a, "to"_a)
       .def("experts", &add_experts, "weights"_a, "x"_a, "x_dtype"_a, "x_stride"_a, "norm_weight"_a,
-           "norm_eps"_a, "epilogue"_a, "out"_a, "out_dtype"_a, "out_stride"_a, "routing"_a,
-           "of_tokens"_a)
+           "norm_eps"_a, "epilogue"_a, "scale"_a, "out"_a, "out_dtype"_a, "out_stride"_a,
+           "routing"_a, "of_tokens"_a, "to_tokens"_a)
+      .def("gate", &add_gate, "x"_a, "act"_a, "out"_a, "out_dtype"_a, "out_stride"_a, "size"_a)
       .def("combine", &add_combine, "x"_a, "routing"_a, "top_k"_a, "size"_a, "scale"_a, "add"_a,
            "out"_a)
       .def("argmax", &add_argmax, "logits"_a, "vocab"_a, "ids"_a, "maxima"_a)

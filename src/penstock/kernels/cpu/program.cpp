@@ -24,7 +24,7 @@ int64_t now_ns() {
 
 const char* name_of(const Op& op) {
   constexpr const char* names[] = {"linear", "norm", "embed", "rope", "attention", "argmax",
-                                   "draw",   "route", "experts", "combine"};
+                                   "draw",   "route", "experts", "gate", "combine"};
   return names[op.index()];
 }
 
@@ -138,6 +138,10 @@ void Program::run_op(const Op& op, const Batch& batch, Team& team) const {
     route(args, team);
   } else if (const auto* experts = std::get_if<ExpertsOp>(&op)) {
     run_experts(*experts, team);
+  } else if (const auto* op_gate = std::get_if<GateOp>(&op)) {
+    GateArgs args = op_gate->args;
+    args.rows = batch.tokens;
+    isa_->gate(args, team);
   } else if (const auto* op_combine = std::get_if<CombineOp>(&op)) {
     CombineArgs args = op_combine->args;
     args.rows = batch.tokens;
@@ -160,7 +164,11 @@ void Program::run_experts(const ExpertsOp& op, Team& team) const {
     } else {
       args.x = static_cast<const uint8_t*>(args.x) + first * x_row;
     }
-    args.out = static_cast<uint8_t*>(args.out) + first * out_row;
+    if (op.to_tokens) {
+      args.out_rows = op.routing.tokens + first;
+    } else {
+      args.out = static_cast<uint8_t*>(args.out) + first * out_row;
+    }
     isa_->linear(args, team);
     team.barrier();
   }

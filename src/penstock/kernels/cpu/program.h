@@ -62,9 +62,12 @@ struct RouteOp {
 };
 struct ExpertsOp {  // a linear for each expert, over the pairs that are its own
   std::vector<std::shared_ptr<Weight>> weights;
-  LinearArgs args;  // x: rows of tokens, or of pairs; out: rows of pairs
+  LinearArgs args;
   Routing routing;
-  bool of_tokens;
+  bool of_tokens, to_tokens;  // rows of x, or of out, are tokens; else pairs
+};
+struct GateOp {
+  GateArgs args;
 };
 struct CombineOp {
   CombineArgs args;
@@ -76,7 +79,7 @@ struct DrawOp {
 };
 
 using Op = std::variant<LinearOp, NormOp, EmbedOp, RopeOp, AttentionOp, ArgmaxOp, DrawOp, RouteOp,
-                        ExpertsOp, CombineOp>;
+                        ExpertsOp, GateOp, CombineOp>;
 const char* name_of(const Op& op);
 
 class Program {

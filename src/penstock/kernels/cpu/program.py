@@ -221,13 +221,15 @@ class Program:
         norm: Tensor | None = None,
         eps: float = 0.0,
         epilogue: Epilogue = Epilogue.STORE,
+        scale: float = 1.0,
+        to_tokens: bool = False,
     ) -> None:
-        """`linear` by each expert for the pairs that `route` gave it: row i of out is pair i. x
-        has a row a token (of_tokens), or a row a pair."""
+        """`linear` by each expert for the pairs that `route` gave it. x has a row a token
+        (of_tokens), or a row a pair; out likewise (to_tokens)."""
         pairs = self._max_tokens * routing.top_k
         n = weights[0].n // 2 if epilogue in GATED.values() else weights[0].n
         self._check(x, weights[0].k, self._max_tokens if of_tokens else pairs)
-        self._check(out, n, pairs)
+        self._check(out, n, self._max_tokens if to_tokens else pairs)
         self._keep(weights, x, out, routing, norm)
         self._native.experts(
             [_weight(weight) for weight in weights],
@@ -237,11 +239,28 @@ class Program:
             _address(norm),
             eps,
             int(epilogue),
+            scale,
             out.data_ptr(),
             _DTYPES[out.dtype],
             out.stride(0),
             _routing(routing),
             of_tokens,
+            to_tokens,
+        )
+
+    def gate(self, x: Tensor, out: Tensor, act: Epilogue) -> None:
+        """out = act(gate) * up, as the epilogue `act` does it: x float32 [tokens, 2 * size] from
+        `pack.interleave`d weights, contiguous; out [tokens, size], a multiple of 16."""
+        self._check(x, 2 * out.shape[1], self._max_tokens)
+        self._check(out, out.shape[1], self._max_tokens)
+        self._keep(x, out)
+        self._native.gate(
+            x.data_ptr(),
+            int(act),
+            out.data_ptr(),
+            _DTYPES[out.dtype],
+            out.stride(0),
+            out.shape[1],
         )
 
     def combine(

@@ -20,6 +20,22 @@ inline void norm(const NormArgs& p, Team& team) {
   }
 }
 
+// What the gated epilogues of a linear do, bit for bit.
+inline void gate(const GateArgs& p, Team& team) {
+  constexpr int half = kBlockN / 2;
+  const int to = share(p.rows, team.rank + 1, team.size);
+  for (int row = share(p.rows, team.rank, team.size); row < to; ++row) {
+    const float* x = p.x + int64_t(row) * 2 * p.size;
+    for (int i = 0; i < p.size; i += half) {
+      for (int j = 0; j < half; j += W) {
+        const F gate = load(x + 2 * i + j), up = load(x + 2 * i + half + j);
+        const F act = p.act == Epilogue::silu_mul ? vsilu(gate) : vgelu_tanh(gate);
+        store_any(p.out, p.out_dtype, row * p.out_stride + i + j, mul(act, up), p.size - i - j);
+      }
+    }
+  }
+}
+
 inline void embed(const EmbedArgs& p, Team& team) {
   const int to = share(p.rows, team.rank + 1, team.size);
   for (int row = share(p.rows, team.rank, team.size); row < to; ++row) {

@@ -121,12 +121,24 @@ def experts(
     norm: Tensor | None = None,
     eps: float = 0.0,
     epilogue: Epilogue = Epilogue.STORE,
+    scale: float = 1.0,
+    to_tokens: bool = False,
 ) -> None:
     """See Program.experts."""
     starts = routing.starts.tolist()
     for weight, first, last in zip(weights, starts, starts[1:], strict=False):
-        rows = routing.tokens[first:last] if of_tokens else torch.arange(first, last)
-        linear(weight, x[rows], out[first:last], norm, eps, epilogue)
+        tokens, pairs = routing.tokens[first:last], torch.arange(first, last)
+        target = tokens if to_tokens else pairs
+        rows = out[target]
+        linear(weight, x[tokens if of_tokens else pairs], rows, norm, eps, epilogue, scale)
+        out[target] = rows
+
+
+def gate(x: Tensor, out: Tensor, act: Epilogue) -> None:
+    """See Program.gate."""
+    gate, up = x.view(len(x), -1, 2, 16).unbind(2)
+    found = silu(gate) if act == Epilogue.SILU_MUL else gelu(gate, approximate="tanh")
+    out.copy_((found * up).flatten(1))
 
 
 def combine(

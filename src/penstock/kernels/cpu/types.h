@@ -61,6 +61,7 @@ struct LinearArgs {
   void* out;
   Dtype out_dtype;            // f32 or bf16; add: f32
   int64_t out_stride;
+  const int64_t* out_rows;    // optional: row i of the product goes to row out_rows[i] of out
   int rows;
   uint8_t* staging;           // staging_bytes(weight, rows), shared by the team
 };
@@ -72,6 +73,15 @@ struct NormArgs {  // out (+)= x / rms(x) * weight
   float eps;
   bool add;
   void* out;
+  Dtype out_dtype;
+  int64_t out_stride;
+  int rows, size;
+};
+
+struct GateArgs {  // out = act(gate) * up; x: 16 gates, then 16 ups, and so on
+  const float* x;  // [rows, 2 size]
+  Epilogue act;    // silu_mul or gelu_mul
+  void* out;       // [rows, size]
   Dtype out_dtype;
   int64_t out_stride;
   int rows, size;
@@ -180,6 +190,7 @@ struct Isa {
   const char* name;
   void (*linear)(const LinearArgs&, Team&);
   void (*norm)(const NormArgs&, Team&);
+  void (*gate)(const GateArgs&, Team&);
   void (*embed)(const EmbedArgs&, Team&);
   void (*rope)(const RopeArgs&, Team&);
   void (*attention)(const AttentionArgs&, Team&);

@@ -1,0 +1,32 @@
+"""What comes beside a request's body: its id, its deadline, who sends it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from penstock.server import kinds
+from penstock.server.calls import Asked, header_seconds, new_id
+from penstock.server.service import Service
+from penstock.web.caller import caller_of
+
+
+def request_id(request: Request) -> str:
+    """The id of a request whose body is not known (yet): the client's, or a new one."""
+    return header_id(request) or new_id()
+
+
+def header_id(request: Request) -> str | None:
+    """X-Request-Id, where it is one that may stand in logs and headers."""
+    given = request.headers.get("x-request-id")
+    return given if given is not None and kinds.is_request_id(given) else None
+
+
+def asked_of(
+    service: Service, request: Request, arrival_s: float, timeout_s: float | None
+) -> Asked:
+    """timeout_s: the deadline that the body names. Raises InvalidFieldError for that in the
+    header."""
+    header_s = header_seconds(request.headers.get("x-request-timeout"))
+    if header_s is None and timeout_s is None:
+        header_s = service.config.server.request_timeout_s
+    return Asked(header_id(request), header_s, arrival_s, caller_of(request.scope))
