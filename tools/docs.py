@@ -15,6 +15,8 @@ PAGES = {
     "api.md": "penstock.server.apidoc:render",
     "cli.md": "penstock.cli.pages:commands",
     "config.md": "penstock.cli.pages:config",
+    "doctor.md": "penstock.debug.doctor:render_docs",
+    "logs.md": "penstock.observe.schema:render_docs",
     "grafana.json": "penstock.observe.grafana:render",
     "metrics.md": "penstock.observe.catalog:render_docs",
     "workload.schema.json": "penstock.workload.file:render_schema",

@@ -16,6 +16,7 @@
     ├── UnavailableError          not now; sending it again later can help
     │   ├── QueueFullError        the bounded queue is full
     │   ├── DrainingError         the server is shutting down
+    │   ├── CanaryError           golden prompts came out with other tokens
     │   ├── EngineStuckError      no forward progress within the limit
     │   └── EngineDeadError       the engine process ended
     ├── DeadlineError             the request's own deadline passed
@@ -124,6 +125,10 @@ class QueueFullError(UnavailableError):
 
 class DrainingError(UnavailableError):
     code = "draining"
+
+
+class CanaryError(UnavailableError):
+    code = "canary_failed"
 
 
 class EngineStuckError(UnavailableError):

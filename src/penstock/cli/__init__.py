@@ -83,6 +83,51 @@ COMMANDS = (
         "Delete prepared weights",
     ),
     Command(
+        ("logs", "tail"),
+        "penstock.cli.logs:tail",
+        "The latest requests, a line each",
+    ),
+    Command(
+        ("logs", "stats"),
+        "penstock.cli.logs:stats",
+        "Mean, p50, p95, p99 of every latency, tokens and hit rates, by group",
+    ),
+    Command(
+        ("logs", "query"),
+        "penstock.cli.logs:query",
+        "SQL over requests, choices, steps and telemetry",
+    ),
+    Command(
+        ("logs", "explain"),
+        "penstock.cli.logs:explain",
+        "Where each millisecond of a request went",
+    ),
+    Command(
+        ("logs", "slowest"),
+        "penstock.cli.logs:slowest",
+        "The slowest requests, and what each waited for",
+    ),
+    Command(
+        ("logs", "prefix"),
+        "penstock.cli.logs:prefix",
+        "Prefix reuse, actual and ideal, and where turns of a session part",
+    ),
+    Command(
+        ("logs", "export"),
+        "penstock.cli.logs:export",
+        "The log as a Perfetto trace, or as a trace of load to replay",
+    ),
+    Command(
+        ("replay",),
+        "penstock.cli.replay:replay",
+        "Generate logged requests again, and compare token by token",
+    ),
+    Command(
+        ("doctor",),
+        "penstock.cli.doctor:doctor",
+        "Name faults from the logs alone",
+    ),
+    Command(
         ("eval",),
         "penstock.cli.eval:evaluate",
         "Judge a model's quantization on a text",
@@ -90,6 +135,7 @@ COMMANDS = (
 )
 GROUPS = {
     "workload": "Define a workload, draw it, and generate its load",
+    "logs": "Read what a server logged (--log-dir)",
     "hw": "What devices can do and what they cost",
     "cache": "Prepared weights on the disk",
 }

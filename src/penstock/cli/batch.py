@@ -24,7 +24,7 @@ class BatchOptions:
     output: str = option(MISSING, "File for the results, in the order of the requests", short="-o")
 
 
-@command("model", "engine", own=BatchOptions)
+@command("model", "engine", "log", own=BatchOptions)
 def run(settings: Settings, options: BatchOptions) -> None:
     """Run a file of requests offline. After an interruption the same command goes on where it was:
     each row is answered exactly once."""

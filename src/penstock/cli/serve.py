@@ -5,7 +5,7 @@ from __future__ import annotations
 from penstock.settings import Settings, command
 
 
-@command("model", "engine", "server")
+@command("model", "engine", "server", "log")
 def serve(settings: Settings) -> None:
     """Serve a model behind an OpenAI-style API.
 

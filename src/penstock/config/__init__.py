@@ -7,8 +7,9 @@ What the machine decides does not come back here: the engine puts it into its ow
 from __future__ import annotations
 
 from penstock.config.engine import EngineConfig
+from penstock.config.log import LogConfig
 from penstock.config.model import ModelConfig
 from penstock.config.server import ServerConfig
 from penstock.config.tree import Config
 
-__all__ = ["Config", "EngineConfig", "ModelConfig", "ServerConfig"]
+__all__ = ["Config", "EngineConfig", "LogConfig", "ModelConfig", "ServerConfig"]

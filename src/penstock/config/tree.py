@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.config.engine import EngineConfig
+from penstock.config.log import REDACTABLE, LogConfig
 from penstock.config.model import ModelConfig
 from penstock.config.option import Option, options
 from penstock.config.server import ServerConfig
@@ -15,7 +16,12 @@ from penstock.errors import ConfigError
 MAX_ENGINES = 64
 """Behind one server."""
 
-SECTIONS: dict[str, type] = {"model": ModelConfig, "engine": EngineConfig, "server": ServerConfig}
+SECTIONS: dict[str, type] = {
+    "model": ModelConfig,
+    "engine": EngineConfig,
+    "server": ServerConfig,
+    "log": LogConfig,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    log: LogConfig = field(default_factory=LogConfig)
 
     @property
     def max_waiting(self) -> int:
@@ -49,6 +56,7 @@ class Config:
         _check_model(self.model)
         _check_engine(self.engine)
         _check_server(self.server)
+        _check_log(self.log)
         return self
 
 
@@ -122,3 +130,17 @@ def _check_server(server: ServerConfig) -> None:
     _at_least(server, "health_stuck_after_s", 1)
     cure = "Leave the flag away for a server that is open to all."
     _require(all(server.api_key), "api_key", "", "an empty key protects nothing", cure)
+
+
+def _check_log(log: LogConfig) -> None:
+    cure = "Give 0 to 1."
+    _require(0 <= log.log_sample <= 1, "log_sample", log.log_sample, "it is a share", cure)
+    wrong = [name for name in log.log_redact if name not in REDACTABLE]
+    cure = f"Use {', '.join(REDACTABLE)}."
+    _require(not wrong, "log_redact", ", ".join(wrong), "no such part of a record", cure)
+    _at_least(log, "log_telemetry_s", 0)
+    _at_least(log, "log_segment_bytes", 4096)
+    _at_least(log, "log_max_bytes", log.log_segment_bytes)
+    _at_least(log, "log_max_age_s", 1)
+    _at_least(log, "log_queue", 1)
+    _at_least(log, "canary_interval_s", 0)

@@ -7,9 +7,27 @@ All times are seconds on the scheduler's clock.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-from penstock.core.plan import TokenLogprobs
+from penstock.core.plan import StepPlan, StepResult, TokenLogprobs
 from penstock.core.request import FinishReason, HoldReason
+
+
+class WaitReason(StrEnum):
+    """Which limit keeps the first in the queue, and with it all behind it, from a slot."""
+
+    SLOTS = "slots"
+    """max_num_seqs requests run"""
+    TOKENS = "tokens"
+    """the step's token budget is spent"""
+    BLOCKS = "blocks"
+    """the KV cache has too few free blocks"""
+    PREEMPTION = "preemption"
+    """somebody was preempted in this step: nobody is let in"""
+    BACKGROUND = "background"
+    """it is background work, and others wait for a first token or read their prompts"""
+    RESULT = "result"
+    """it was preempted, and a step that still computes it is under way"""
 
 
 @dataclass(slots=True)
@@ -40,6 +58,42 @@ class Scheduled:
     cached_tokens: int
     """tokens read from the prefix cache this time"""
     resumed: bool
+    route: dict[str, object] | None = None
+    """of several engines: the receipt of the choice, filled in by whoever chose"""
+
+
+@dataclass(slots=True)
+class Released:
+    """A held request is back in the queue."""
+
+    id: str
+    at: float
+
+
+@dataclass(slots=True)
+class Blocked:
+    """From now on the queue stands for this reason; said when it changes, not every step."""
+
+    at: float
+    reason: WaitReason | None
+    """None: nobody waits for more than the step under way"""
+    head: str = ""
+    """id of the first in the queue"""
+    behind: str = ""
+    """id of the request that runs longest"""
+    id: str = ""
+    """of no single request"""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A part of the known tokens was computed, as a prefill or again after a preemption."""
+
+    id: str
+    at: float
+    step: int
+    start: int
+    count: int
 
 
 @dataclass(slots=True)
@@ -107,7 +161,10 @@ class CacheChanged:
 Event = (
     Queued
     | Held
+    | Released
+    | Blocked
     | Scheduled
+    | Chunk
     | Preempted
     | TokensOut
     | PromptLogprobs
@@ -115,6 +172,15 @@ Event = (
     | Finished
     | CacheChanged
 )
+
+
+def chunk_events(
+    request_id: str, plan: StepPlan, row: int, result: StepResult, now: float
+) -> list[Event]:
+    """What a row that computed known tokens has to tell."""
+    start, found = plan.starts[row], result.prompt_logprobs.get(row)
+    chunk = Chunk(request_id, now, plan.step, start, plan.counts[row])
+    return [chunk] if found is None else [PromptLogprobs(request_id, start + 1, found), chunk]
 
 
 @dataclass(slots=True)

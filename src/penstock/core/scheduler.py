@@ -24,6 +24,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Iterable
 from operator import attrgetter
 
 from penstock.core import prefix
@@ -39,10 +40,12 @@ from penstock.core.events import (
     Finished,
     Held,
     Preempted,
-    PromptLogprobs,
     Queued,
+    Released,
     Scheduled,
     TokensOut,
+    WaitReason,
+    chunk_events,
 )
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, BlockDelta, Entry, KVGroup, StepPlan, StepResult
@@ -199,6 +202,11 @@ class Scheduler:
         self._preempt(request, request)
         return True
 
+    def _release(self, held: Iterable[Request]) -> None:
+        for request in held:
+            self._events.append(Released(request.id, self._clock.now()))
+            self._waiting.push(request)
+
     def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:
             self.abort(heapq.heappop(self._deadlines)[1], FinishReason.TIMEOUT)
@@ -212,8 +220,7 @@ class Scheduler:
         request.slot = -1
         self._tables.release(request)
         request.computed = 0
-        for released in self._shared.leader_left(request) + self._adapters.left(request):
-            self._waiting.push(released)
+        self._release(self._shared.leader_left(request) + self._adapters.left(request))
 
     def _finish(
         self,
@@ -265,8 +272,9 @@ class Scheduler:
         for request in list(self._prefilling):
             if budget and request.slot >= 0:
                 budget -= self._schedule_chunk(request, budget, plan, members)
-        if self.counters.preemptions == preempted:
-            self._admit(budget, plan, members, now)
+        wait = None if self.counters.preemptions == preempted else WaitReason.PREEMPTION
+        wait = wait or self._admit(budget, plan, members, now)
+        self._events += self._waiting.stands(wait, self._prefilling[:1] + self._decoding[:1], now)
         if members:
             self._in_flight.append((plan, members))
             self._step += 1
@@ -370,12 +378,17 @@ class Scheduler:
         self._waiting.push(victim)
         self._events.append(Preempted(victim.id, self._clock.now(), self._step, lost, by.id))
 
-    def _admit(self, budget: int, plan: StepPlan, members: list[Request], now: float) -> None:
-        while budget and self._free_slots and (request := self._waiting.first()):
+    def _admit(
+        self, budget: int, plan: StepPlan, members: list[Request], now: float
+    ) -> WaitReason | None:
+        """Let in who is next, as far as limits allow; returns the limit that was met."""
+        while request := self._waiting.first():
+            if not (budget and self._free_slots):
+                return WaitReason.TOKENS if self._free_slots else WaitReason.SLOTS
             if request.in_flight:
-                return  # preempted; a result on its way still adds to its tokens
+                return WaitReason.RESULT  # preempted; it will still add to its tokens
             if _background(request) and not self._background_left:
-                return
+                return WaitReason.BACKGROUND
             hits = self._tables.match(request)
             if self._hold(request, hits, now):
                 self._waiting.pop()
@@ -384,7 +397,8 @@ class Scheduler:
                 self._enter(request, hits, plan, now)
                 budget -= self._schedule_chunk(request, budget, plan, members)
             else:
-                return
+                return WaitReason.BLOCKS
+        return None
 
     def _hold(self, request: Request, hits: int, now: float) -> bool:
         """Whether to wait for a slot for its adapter, or for another request that is just
@@ -459,9 +473,8 @@ class Scheduler:
             if new == []:  # before its blocks are committed: what is in them may be broken
                 self._fail([request], EngineError("The model returned no usable logits."))
                 continue
-            if result.prompt_logprobs and row in result.prompt_logprobs:
-                first = plan.starts[row] + 1
-                events.append(PromptLogprobs(request.id, first, result.prompt_logprobs[row]))
+            if new is None or plan.counts[row] > 1:
+                events += chunk_events(request.id, plan, row, result, now)
             if request.slot >= 0 and request.key:
                 full = (plan.starts[row] + plan.counts[row]) // size
                 if full > request.commits:
@@ -487,8 +500,7 @@ class Scheduler:
         for index in range(request.commits, full):
             block_hash = request.hashes[index]
             self._tables.commit(request, index)
-            for released in self._shared.committed(request, block_hash):
-                self._waiting.push(released)
+            self._release(self._shared.committed(request, block_hash))
         request.commits = full
 
     def _fail(self, members: list[Request], error: EngineError) -> None:

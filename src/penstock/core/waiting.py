@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 
+from penstock.core.events import Blocked, WaitReason
 from penstock.core.request import Request, Status
 
 
@@ -11,6 +13,8 @@ class Waiting:
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[float, ...], Request]] = []
         self._count = 0
+        self._stood: tuple[WaitReason | None, str] = (None, "")
+        """what `Blocked` said last"""
 
     def __len__(self) -> int:
         return self._count
@@ -35,6 +39,19 @@ class Waiting:
     def left(self) -> None:
         """One that waits ends elsewhere; its place is skipped when it comes up."""
         self._count -= 1
+
+    def stands(
+        self, reason: WaitReason | None, running: Sequence[Request], now: float
+    ) -> list[Blocked]:
+        """Why the queue stands, and behind whom (the first of `running` by order): when that is
+        news."""
+        first = self.first() if reason else None
+        news = (reason, first.id) if first else (None, "")
+        if news == self._stood:
+            return []
+        self._stood = news
+        behind = min(running, key=lambda request: request.order).id if first and running else ""
+        return [Blocked(now, *news, behind)]
 
     def check(self) -> None:
         """Raises AssertionError when the count is wrong."""

@@ -29,11 +29,12 @@ from penstock.engine.frames import Room, Word
 from penstock.engine.hub import model_folder
 from penstock.engine.judge import Judge, ceiling, find_device, step_work
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
-from penstock.engine.load import choose_device, load
+from penstock.engine.load import NATIVE, choose_device, load
 from penstock.engine.runner import ModelRunner
 from penstock.engine.weights import read_config
 from penstock.engine.workers import Workers
 from penstock.errors import CheckpointError, ConfigError, EngineError, UnsupportedError
+from penstock.kernels import cpu
 from penstock.layers.decoder import Decoder
 from penstock.layers.native import NativeDecoder
 from penstock.parallel.ranks import ALONE, RankGroup
@@ -264,8 +265,17 @@ def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo
         hidden_size=part.loaded.model.hidden_size,
         shorter_embeddings=shorter_embeddings(part.raw),
         notes=part.stages.notes,
+        kernels=_kernels(part),
+        threads=part.threads or torch.get_num_threads(),
         stages_s=part.stages.seconds,
     )
+
+
+def _kernels(part: Part) -> str:
+    """Backend, and what of it decides about bits."""
+    name = part.loaded.backend.name
+    isa = cpu.isas()[-1] if name == NATIVE else f"torch {torch.__version__}"
+    return f"{name} {isa} {part.device.type} x{part.ranks.size}"
 
 
 def _threads(config: Config) -> int | None:

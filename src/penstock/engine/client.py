@@ -72,6 +72,10 @@ class ModelInfo:
     """decisions and their reasons, for the start-up log"""
     stages_s: dict[str, float] = field(default_factory=dict)
     """seconds of each start-up stage"""
+    kernels: str = ""
+    """what computes: backend and instruction set"""
+    threads: int = 0
+    """of the arithmetic in one process; 0: not told"""
 
 
 @dataclass(slots=True)
@@ -102,6 +106,8 @@ class EngineStats:
     prefill_tokens: int = 0
     """of the last step"""
     decode_tokens: int = 0
+    prefill_rows: int = 0
+    """requests that computed a chunk in the last step; all others of it decoded one token"""
     prefix_queries: int = 0
     """tokens looked up in the prefix cache since start"""
     prefix_hits: int = 0

@@ -119,6 +119,7 @@ class Engine:
         stats.step = plan.step
         stats.decode_tokens = sum(1 for count in plan.counts if count == 1)
         stats.prefill_tokens = plan.num_tokens - stats.decode_tokens
+        stats.prefill_rows = len(plan.counts) - stats.decode_tokens
 
     def _rest(self) -> None:
         """Idle: drop what is still on its way, and see that the books balance."""

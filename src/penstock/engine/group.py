@@ -23,7 +23,7 @@ import psutil
 import zmq
 
 from penstock.config import Config
-from penstock.core.events import CacheChanged, Event, Finished, Queued, TokensOut
+from penstock.core.events import CacheChanged, Event, Finished, Queued, Scheduled, TokensOut
 from penstock.core.request import FinishReason, Submission
 from penstock.engine import wire
 from penstock.engine.child import PROGRAM, Child
@@ -208,6 +208,8 @@ class EngineGroup:
                 self._forget(request)
             elif isinstance(event, Queued):
                 again = again or request.moved
+            elif isinstance(event, Scheduled):
+                event.route = request.route
         if again:  # the world above heard of these before
             events = [e for e in events if not (isinstance(e, Queued) and self._was_moved(e.id))]
         self._boxes.deliver(events, stats)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 from penstock.core import prefix
@@ -35,6 +35,8 @@ class Open:
     crashes: int = 0
     """engines that ended under it since its last token"""
     aborted: FinishReason | None = None
+    route: dict[str, object] | None = None
+    """the receipt of the choice of its engine"""
     timer: asyncio.TimerHandle | None = None
 
     @property
@@ -96,6 +98,7 @@ class Placing:
         assert decision is not None
         self._router.index.sent(decision.engine, request.hashes)
         request.ahead = max(1, known - decision.hits * self._info.block_size)
+        request.route = asdict(decision)
         log.debug("request %s: %s", request.id, decision)
         return decision.engine
 

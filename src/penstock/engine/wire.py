@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 
 from penstock.core.events import (
+    Blocked,
     CacheChanged,
+    Chunk,
     Embedded,
     Event,
     Finished,
@@ -23,6 +25,7 @@ from penstock.core.events import (
     Preempted,
     PromptLogprobs,
     Queued,
+    Released,
     Scheduled,
     TokensOut,
 )
@@ -40,6 +43,9 @@ KINDS: tuple[type[Any], ...] = (
     Finished,
     CacheChanged,
     Embedded,
+    Released,
+    Blocked,
+    Chunk,
 )
 _CODES = {kind: code for code, kind in enumerate(KINDS)}
 _encode = msgspec.msgpack.Encoder().encode

@@ -7,13 +7,15 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import penstock
 from penstock.config import Config
 from penstock.core.clock import Clock
+from penstock.core.records import Origin
 from penstock.core.request import Adapter, Sampling
 from penstock.engine import peft
 from penstock.engine.client import EngineClient, ModelInfo
@@ -22,10 +24,13 @@ from penstock.engine.hub import model_folder
 from penstock.errors import (
     InvalidFieldError,
     ModelNotFoundError,
+    PenstockError,
     TemplateError,
     UnsupportedError,
 )
-from penstock.llm.generation import Generation, TextTimes
+from penstock.llm.generation import Generation, Stamps, TextTimes
+from penstock.observe import identity
+from penstock.observe.requestlog import RequestLog
 from penstock.text.chat import ChatRenderer, Message
 from penstock.text.params import SamplingParams, generation_defaults
 from penstock.text.tokenizer import Tokenizer
@@ -69,6 +74,10 @@ class AsyncLLM:
         """by the name that requests choose them by"""
         self.times: TextTimes | None = None
         """told of every request's time in the tokenizer and detokenizer"""
+        self.log: RequestLog | None = None
+        """told of every request; closed with this"""
+        self.identity: Callable[[], dict[str, Any]] = dict
+        """what a log's header says of model and configuration; reads files"""
         self._new_seed = new_seed or partial(secrets.randbits, 63)
         self._pool = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
 
@@ -97,10 +106,15 @@ class AsyncLLM:
             defaults=text.defaults,
             new_seed=None if seed is None else partial(random.Random(seed).getrandbits, 63),
         )
+        llm.identity = partial(_identity, config, text, info)
         try:
             for module in config.model.lora_modules:
                 name, _, path = module.partition("=")
                 await llm.load_adapter(name, path)
+            if config.log.log_dir is not None:
+                header = await asyncio.to_thread(llm.identity)
+                llm.log = RequestLog(config.log, header, text.tokenizer.decode)
+                client.subscribe(llm.log)
         except BaseException:
             await llm.close()
             raise
@@ -144,6 +158,9 @@ class AsyncLLM:
         default_max_tokens: int | None = None,
         add_special_tokens: bool = True,
         pooling: str = "",
+        text: str | None = None,
+        origin: Origin | None = None,
+        stamps: Stamps | None = None,
     ) -> Generation:
         """Submit a request; iterate over what is returned, or await its `result`.
 
@@ -154,16 +171,20 @@ class AsyncLLM:
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
         pooling: `last` or `mean`, for the generation's `embedding`.
+        text: what a prompt of ids was made of, to be shown and logged beside them.
+        origin, stamps: for the log, where it came from and what was done to it already.
         Raises InvalidFieldError for an empty prompt, ids outside the vocabulary and parameters out
         of range, ContextLengthError, and ModelNotFoundError for an unknown adapter, before
         anything is submitted. What the engine refuses is raised by the first delta.
         """
-        arrival_s = self.clock.now() if arrival_s is None else arrival_s
+        stamps = stamps or Stamps(self.clock.now())
+        arrival_s = stamps.admitted_s if arrival_s is None else arrival_s
         if adapter is not None and adapter not in self.adapters:
             raise ModelNotFoundError(f"No adapter {adapter!r} is loaded.", param="model")
-        text, ids = None, prompt
+        ids = prompt
         if isinstance(prompt, str):
-            text, ids = prompt, await self.tokenize(prompt, add_special_tokens)
+            encode = partial(self.tokenizer.encode, prompt, add_special_tokens)
+            text, ids = prompt, await self._tokenizing(encode, stamps)
         return await self._submit(
             text,
             ids,
@@ -177,6 +198,8 @@ class AsyncLLM:
             cache_salt=cache_salt,
             session=session,
             adapter=None if adapter is None else self.adapters[adapter],
+            origin=origin,
+            stamps=stamps,
         )
 
     async def chat(
@@ -189,20 +212,23 @@ class AsyncLLM:
     ) -> Generation:
         """Render messages and submit them. template: keyword arguments of `ChatRenderer.render`;
         options: those of `generate`. Raises what both raise."""
-        options.setdefault("arrival_s", self.clock.now())
-        text, ids = await self.render(messages, **(template or {}))
-        generation = await self.generate(ids, params, **options)
-        generation.prompt = text
-        return generation
+        stamps = Stamps(self.clock.now())
+        options.setdefault("arrival_s", stamps.admitted_s)
+        text, ids = await self._render(messages, template or {}, stamps)
+        return await self.generate(ids, params, text=text, stamps=stamps, **options)
 
     async def render(self, messages: list[Message], **template: Any) -> tuple[str, list[int]]:
         """Prompt text and ids of a chat; keyword arguments are those of `ChatRenderer.render`."""
+        return await self._render(messages, template)
 
+    async def _render(
+        self, messages: list[Message], template: Mapping[str, Any], stamps: Stamps | None = None
+    ) -> tuple[str, list[int]]:
         def work() -> tuple[str, list[int]]:
             text = self.renderer.render(messages, **template)
             return text, self.tokenizer.encode(text, add_special_tokens=False)
 
-        return await self._tokenizing(work)
+        return await self._tokenizing(work, stamps)
 
     async def tokenize(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of a text, with BOS where the model wants one."""
@@ -221,6 +247,8 @@ class AsyncLLM:
         """Close the client; running requests end with its error."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         await self.client.close()
+        if self.log is not None:
+            await asyncio.to_thread(self.log.close)
 
     async def _submit(
         self,
@@ -258,6 +286,7 @@ class AsyncLLM:
             params=params,
             samplings=_prompt_logprobs_once(samplings),
             times=self.times,
+            log=self.log,
             **submission,
         )
 
@@ -267,11 +296,19 @@ class AsyncLLM:
         if not ok:
             raise InvalidFieldError(f"{param} must be a list of ids below {size}.", param=param)
 
-    async def _tokenizing(self, work: Callable[[], T]) -> T:
-        began = self.clock.now()
-        result = await self._in_pool(work)
+    async def _tokenizing(self, work: Callable[[], T], stamps: Stamps | None = None) -> T:
+        def timed() -> tuple[T, float, float]:
+            began = self.clock.now()
+            return work(), began, self.clock.now()
+
+        asked = self.clock.now()
+        result, began, ended = await self._in_pool(timed)
+        now = self.clock.now()
         if self.times is not None:
-            self.times.tokenized(self.clock.now() - began)
+            self.times.tokenized(now - asked)
+        if stamps is not None:
+            stamps.tokenizing_s, stamps.tokenized_s = began, now
+            stamps.tokenize_s = ended - began
         return result
 
     async def _in_pool(self, work: Callable[[], T]) -> T:
@@ -290,6 +327,9 @@ class _Text:
     tokenizer: Tokenizer
     renderer: ChatRenderer
     defaults: dict[str, Any]
+    folder: Path
+    tokenizer_folder: Path
+    templates: dict[str, str]
 
 
 def _load_text(config: Config) -> _Text:
@@ -306,7 +346,46 @@ def _load_text(config: Config) -> _Text:
         tokenizer,
         ChatRenderer(templates, tokenizer.special_tokens),
         generation_defaults(folder) if model.generation_config == "auto" else {},
+        folder,
+        tokenizer_folder,
+        templates,
     )
+
+
+def _identity(config: Config, text: _Text, info: ModelInfo) -> dict[str, Any]:
+    """What a log's header says of model and configuration."""
+    settled = {k: v for k, v in asdict(info).items() if k not in ("stages_s", "cache_key")}
+    found = identity.hashes(
+        config, text.folder, text.tokenizer_folder, text.templates, info.kernels, info.threads
+    )
+    return {
+        "version": penstock.__version__,
+        "hashes": found,
+        "config": identity.config_data(config),
+        "model": {**settled, "folder": str(text.folder)},
+        "golden": _golden(text),
+    }
+
+
+def _golden(text: _Text) -> dict[str, Any]:
+    """What tokenizer and template make of fixed texts."""
+    tokenizer = text.tokenizer
+    ids = tokenizer.encode(identity.GOLDEN_TEXT)
+    golden: dict[str, Any] = {
+        "ids": ids,
+        "bos": tokenizer.bos_id,
+        "adds_bos": tokenizer.bos_id is not None and ids[:1] == [tokenizer.bos_id],
+        "prompt": None,
+    }
+    try:
+        chat: list[Message] = [{"role": "user", "content": "x"}]
+        with_prompt = text.renderer.render(chat)
+        without = text.renderer.render(chat, add_generation_prompt=False)
+    except PenstockError:
+        return golden  # no template, or one that wants other messages
+    if with_prompt.startswith(without) and len(with_prompt) > len(without):
+        golden["prompt"] = tokenizer.encode(with_prompt[len(without) :], add_special_tokens=False)
+    return golden
 
 
 def _template_source(template: str) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from penstock.core.clock import Clock
+from penstock.core.records import Origin
 from penstock.core.request import Adapter, FinishReason, Sampling, Submission
 from penstock.engine.client import Delta, EngineClient
-from penstock.errors import EngineError, from_dict
+from penstock.errors import EngineError, PenstockError, from_dict
+from penstock.observe.assemble import Answer, Closed, Opened
+from penstock.observe.identity import digest
 from penstock.text.outputs import (
     Choice,
     PositionLogprobs,
@@ -32,6 +36,33 @@ class TextTimes(Protocol):
     def tokenized(self, seconds: float) -> None: ...
 
     def detokenized(self, seconds: float) -> None: ...
+
+
+@dataclass(slots=True)
+class Stamps:
+    """What was done to a request before it is submitted; absolute times on the client's clock."""
+
+    admitted_s: float
+    tokenizing_s: float | None = None
+    """a tokenizer thread began with it"""
+    tokenized_s: float | None = None
+    tokenize_s: float = 0.0
+    """in that thread"""
+
+
+class Log(Protocol):
+    """Told of every request: `observe.requestlog.RequestLog` is one."""
+
+    def opened(self, request: Opened) -> None: ...
+
+    def closed(self, request: Closed) -> None: ...
+
+
+_TEXT_PARAMS = (
+    *("stop", "include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "max_tokens"),
+    *("stop_token_ids", "bad_words"),
+)
+"""Parameters that `Sampling` does not hold, or not as they were asked for."""
 
 
 class Generation:
@@ -60,7 +91,11 @@ class Generation:
         session: str = "",
         adapter: Adapter | None = None,
         times: TextTimes | None = None,
+        log: Log | None = None,
+        origin: Origin | None = None,
+        stamps: Stamps | None = None,
     ) -> None:
+        """The arguments are those of `AsyncLLM.generate`, resolved. Submits."""
         self.request_id = request_id
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
@@ -82,24 +117,34 @@ class Generation:
         self._choices = [Choice(tokenizer, params, sampling) for sampling in samplings]
         self._ids = _choice_ids(request_id, len(samplings))
         self._cached_tokens = 0
-        streams = client.submit(
-            [
-                Submission(
-                    id=choice_id,
-                    prompt=prompt_token_ids,
-                    sampling=sampling,
-                    group=request_id if len(samplings) > 1 else "",
-                    arrival_s=arrival_s,
-                    priority=priority,
-                    deadline_s=deadline_s,
-                    cache_salt=cache_salt,
-                    session=session,
-                    adapter=adapter,
-                )
-                for choice_id, sampling in zip(self._ids, samplings, strict=True)
-            ]
+        self._detokenize_s = 0.0
+        self._delivered: dict[int, float] = {}
+        """when the last text of a choice was there"""
+        self._log = log
+        whole = Submission(
+            id=request_id,
+            prompt=prompt_token_ids,
+            sampling=samplings[0],
+            group=request_id if len(samplings) > 1 else "",
+            arrival_s=arrival_s,
+            priority=priority,
+            deadline_s=deadline_s,
+            cache_salt=cache_salt,
+            session=session,
+            adapter=adapter,
         )
-        self._deltas = merge(streams)
+        if log is not None:
+            log.opened(self._opened(whole, origin, stamps))
+        self._submit(whole, samplings)
+
+    def _submit(self, whole: Submission, samplings: Sequence[Sampling]) -> None:
+        pairs = zip(self._ids, samplings, strict=True)
+        choices = [replace(whole, id=name, sampling=sampling) for name, sampling in pairs]
+        try:
+            self._deltas = merge(self._client.submit(choices))
+        except PenstockError as error:
+            self._tell_end(error)
+            raise
 
     @property
     def usage(self) -> Usage:
@@ -144,12 +189,12 @@ class Generation:
                 if text is not None:
                     return text
             raise EngineError(f"The engine left request {self.request_id} without an end.")
-        except BaseException:
-            await self.aclose()
+        except BaseException as error:
+            await self.aclose(error)
             raise
 
-    async def aclose(self) -> None:
-        """Abort what is not finished."""
+    async def aclose(self, error: BaseException | None = None) -> None:
+        """Abort what is not finished. error: why."""
         unfinished = [
             choice_id
             for choice_id, choice in zip(self._ids, self._choices, strict=True)
@@ -159,6 +204,7 @@ class Generation:
             choice.finish_reason = choice.finish_reason or FinishReason.ABORT.value
         if unfinished:
             self._client.abort(unfinished)
+        self._tell_end(error)
         await self._deltas.aclose()
 
     async def __aenter__(self) -> Generation:
@@ -185,6 +231,8 @@ class Generation:
             self._take_prompt(delta)
         began = self._clock.now()
         text = choice.push(delta.tokens, delta.logprobs, delta.finish, delta.stop_id)
+        if text.finish_reason is not None:
+            self._delivered[index] = self._clock.now()
         self._take_time(began, bool(text.token_ids))
         if text.finish_reason is not None and delta.finish is None:
             # a stop string: the engine does not know yet
@@ -198,6 +246,7 @@ class Generation:
 
     def _take_time(self, began: float, has_tokens: bool) -> None:
         now = self._clock.now()
+        self._detokenize_s += now - began
         if self._times is not None:
             self._times.detokenized(now - began)
         if has_tokens:
@@ -205,6 +254,63 @@ class Generation:
             self.metrics.last_token_s = now
         if self.finished:
             self.metrics.finished_s = now
+            self._tell_end(None)
+
+    # The log
+
+    def _opened(self, first: Submission, origin: Origin | None, stamps: Stamps | None) -> Opened:
+        submitted_s = self.metrics.submitted_s or 0.0
+        stamps = stamps or Stamps(submitted_s)
+        defaults = {f.name: f.default for f in fields(SamplingParams) if f.default is not MISSING}
+        params: dict[str, Any] = {name: getattr(self.params, name) for name in _TEXT_PARAMS}
+        return Opened(
+            id=self.request_id,
+            choice_ids=self._ids,
+            origin=origin or Origin(),
+            prompt=self.prompt,
+            prompt_ids=self.prompt_token_ids,
+            sampling=first.sampling,
+            given_seed=self.params.seed is not None,
+            params={name: value for name, value in params.items() if value != defaults[name]},
+            priority=first.priority,
+            session=first.session,
+            salt=digest(first.cache_salt.encode())[:8] if first.cache_salt else "",
+            arrival_s=first.arrival_s,
+            deadline_s=first.deadline_s,
+            admitted_s=stamps.admitted_s,
+            submitted_s=submitted_s,
+            tokenizing_s=stamps.tokenizing_s,
+            tokenized_s=stamps.tokenized_s,
+            tokenize_s=stamps.tokenize_s,
+        )
+
+    def _tell_end(self, error: BaseException | None) -> None:
+        """Once: what the reader got."""
+        log, self._log = self._log, None
+        if log is None:
+            return
+        answers = [
+            Answer(
+                ids=choice.token_ids,
+                text="".join(choice.texts),
+                finish=choice.finish_reason,
+                stop_reason=choice.stop_reason,
+                delivered_s=self._delivered.get(index),
+                logprobs=_chosen(choice, "logprob"),
+                ranks=_chosen(choice, "rank"),
+            )
+            for index, choice in enumerate(self._choices)
+        ]
+        typed = error.to_dict() if isinstance(error, PenstockError) else None
+        skip, spent = self.params.skip_special_tokens, self._detokenize_s
+        log.closed(Closed(self.request_id, self._clock.now(), answers, skip, spent, typed))
+
+
+def _chosen(choice: Choice, name: str) -> list[Any] | None:
+    """logprob or rank of each token, where there are logprobs: the chosen one stands first."""
+    if choice.logprobs is None:
+        return None
+    return [getattr(next(iter(position.values())), name) for position in choice.logprobs]
 
 
 def _choice_ids(request_id: str, n: int) -> list[str]:

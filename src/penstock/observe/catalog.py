@@ -311,6 +311,21 @@ DETOKENIZE_S = histogram(
     "detokenize_seconds", "seconds", "Detokenizing and stop strings, once a delta.", HOST_S
 )
 
+# Quality
+CANARY = counter("canary_runs", "runs", "Runs of the golden prompts.", "result")
+
+# The request log
+LOG_DROPPED = counter(
+    "log_dropped", "events", "Events that the log's queue had no place for: records lack them."
+)
+LOG_LOST = counter("log_lost_lines", "lines", "Log lines that could not be written.")
+LOG_BYTES = counter("log_written_bytes", "bytes", "Written to log segments.")
+LOG_FAILED = gauge(
+    "log_failed", "1", "1 while the log cannot be written: requests are served all the same."
+)
+LOG_DEPTH = gauge("log_queue_depth", "events", "Events that wait for the log's thread.")
+LOG_CPU = counter("log_cpu_seconds", "seconds", "CPU time of the log's thread.")
+
 CATALOG: tuple[Metric, ...] = tuple(v for v in list(globals().values()) if isinstance(v, Metric))
 
 

@@ -22,6 +22,7 @@ from penstock.observe.instruments import Board
 
 if TYPE_CHECKING:
     from penstock.engine.client import EngineStats, ModelInfo
+    from penstock.observe.requestlog import RequestLog
 
 
 class Metrics:
@@ -39,6 +40,7 @@ class Metrics:
         self._registry.register(self._board)
         self._live: dict[str, Progress] = {}
         self._processes: Callable[[], dict[str, int]] = dict
+        self._log: RequestLog | None = None
         self._batch_rows_waiting: Callable[[], int] = int
         _no_endings(self._board)
 
@@ -162,6 +164,14 @@ class Metrics:
         """Report the memory of these as well, by role; `api` is the calling process."""
         self._processes = processes
 
+    def canary(self, passed: bool) -> None:
+        """The golden prompts ran."""
+        self._board.number(c.CANARY).add(1, "passed" if passed else "failed")
+
+    def watch_log(self, log: RequestLog) -> None:
+        """Report how the request log fares."""
+        self._log = log
+
     def requested(self, n: int, max_tokens: int | None) -> None:
         """A request was accepted with these parameters."""
         self._board.histogram(c.REQUEST_N).observe(n)
@@ -197,6 +207,7 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus' text format, UTF-8; content type `CONTENT_TYPE_LATEST` of the client."""
         self._board.number(c.BATCH_ROWS_WAITING).set(self._batch_rows_waiting())
+        self._read_log()
         memory = self._board.number(c.RSS)
         memory.values.clear()
         for role, size in self.memory().items():
@@ -210,6 +221,19 @@ class Metrics:
             with suppress(psutil.NoSuchProcess):
                 found[role] = psutil.Process(pid).memory_info().rss
         return found
+
+    def _read_log(self) -> None:
+        log = self._log
+        if log is not None:
+            for metric, value in (
+                (c.LOG_DROPPED, log.dropped),
+                (c.LOG_LOST, log.lost_lines),
+                (c.LOG_BYTES, log.written_bytes),
+                (c.LOG_FAILED, log.failed is not None),
+                (c.LOG_DEPTH, log.depth),
+                (c.LOG_CPU, log.cpu_s),
+            ):
+                self._board.number(metric).set(value)
 
     def _add(self, metric: c.Metric, amount: float) -> None:
         self._engine.number(metric).add(amount)

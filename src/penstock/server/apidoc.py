@@ -42,6 +42,8 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("POST /tokenize", "text or a chat as token ids"),
     ("POST /detokenize", "token ids as text"),
     ("GET /version", "version of the server"),
+    ("GET /, /ui/{name}", "the web page: playground and dashboard, for people"),
+    ("GET /dashboard/data, /dashboard/requests/{name}", "what the dashboard shows"),
     ("GET /metrics", "metrics in Prometheus' text format (no key needed)"),
     ("GET /live", "200 as soon as the process listens (no key needed)"),
     ("GET /ready", "200 while new requests are taken, else 503 (no key needed)"),

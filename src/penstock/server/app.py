@@ -18,6 +18,7 @@ import penstock
 from penstock.config import Config
 from penstock.engine.group import EngineGroup
 from penstock.llm import AsyncLLM
+from penstock.observe.telemetry import Reader
 from penstock.server import (
     adapter_routes,
     batch_routes,
@@ -45,6 +46,7 @@ from penstock.server.tables import (
     all_tables,
 )
 from penstock.web.errors import on_http_error
+from penstock.web.farewell import Farewell
 from penstock.web.keys import KeyGate, Keys
 from penstock.web.sse import ClientGone
 
@@ -118,6 +120,7 @@ def create_app(service: Service) -> FastAPI:
             openapi_extra=_request_body(route),
         )
     app.add_exception_handler(HTTPException, on_http_error)
+    app.add_middleware(Farewell)
     app.add_middleware(KeyGate, Keys(service.config.server.api_key), OPEN_PATHS)
     service.app = app
     return app
@@ -161,6 +164,9 @@ def serve(config: Config) -> None:
         llm = await AsyncLLM.start(config, client)
         service.open(llm)
         service.metrics.watch_processes(client.processes)
+        if llm.log is not None:
+            llm.log.watch(Reader(client.processes))
+        service.watch()
         sys.stdout.write(start.report(llm.info, url_of(sock)))
         sys.stdout.flush()
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 
+from penstock.core.records import Origin
 from penstock.server import kinds
 from penstock.server.calls import Asked, header_seconds, new_id
+from penstock.server.fields import CHAT, COMPLETIONS
 from penstock.server.service import Service
 from penstock.web.caller import caller_of
+from penstock.web.farewell import after
+
+LOGGED = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETIONS}
+"""names of endpoints in the log; of others it is their path"""
 
 
 def request_id(request: Request) -> str:
@@ -24,9 +32,15 @@ def header_id(request: Request) -> str | None:
 def asked_of(
     service: Service, request: Request, arrival_s: float, timeout_s: float | None
 ) -> Asked:
-    """timeout_s: the deadline that the body names. Raises InvalidFieldError for that in the
-    header."""
+    """timeout_s: the deadline that the body names. The log is told when the reply is through.
+    Raises InvalidFieldError for the deadline in the header."""
     header_s = header_seconds(request.headers.get("x-request-timeout"))
     if header_s is None and timeout_s is None:
         header_s = service.config.server.request_timeout_s
-    return Asked(header_id(request), header_s, arrival_s, caller_of(request.scope))
+    caller, llm = caller_of(request.scope), service.llm()
+    path: str = request.scope["path"]
+    origin = Origin(endpoint=LOGGED.get(path, path), key=caller.name, sends=True)
+    origin.parsed_s = llm.clock.now()
+    if llm.log is not None:
+        after(request, partial(llm.log.sent, origin))
+    return Asked(header_id(request), header_s, arrival_s, caller, origin)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
+from penstock.core.records import Origin
 from penstock.core.request import BACKGROUND
 from penstock.errors import InvalidFieldError
 from penstock.llm import AsyncLLM, Generation, SamplingParams
@@ -77,6 +78,8 @@ class Asked:
     arrival_s: float
     """on the model's clock"""
     caller: Caller = NOBODY
+    origin: Origin = field(default_factory=Origin)
+    """for the log; completed here"""
 
 
 def new_id() -> str:
@@ -105,8 +108,8 @@ def completions_call(llm: AsyncLLM, body: Parsed, asked: Asked) -> Call:
         given["prompt_logprobs"] = logprobs
     params = params_of(llm, body, **given)
     special = body["add_special_tokens"]
-    complete = partial(_complete, llm, params=params, default_max_tokens=DEFAULT_MAX_TOKENS)
-    prompts = [partial(complete, prompt, special) for prompt in body["prompt"]]
+    options = {"default_max_tokens": DEFAULT_MAX_TOKENS, "add_special_tokens": special}
+    prompts = [partial(llm.generate, prompt, params, **options) for prompt in body["prompt"]]
     reply = Completions(logprobs, body["return_token_ids"], echo)
     return make_call(llm, body, asked, params, reply, prompts, echo)
 
@@ -129,17 +132,6 @@ def header_seconds(text: str | None) -> float | None:
         return float(kinds.SECONDS.read(float(text), "X-Request-Timeout"))
     except ValueError:
         raise kinds.wrong("X-Request-Timeout", kinds.SECONDS.words, text) from None
-
-
-async def _complete(
-    llm: AsyncLLM, prompt: str | list[int], special: bool, **options: Any
-) -> Generation:
-    """Submit text or ids; the text is kept for `echo`."""
-    if isinstance(prompt, list):
-        return await llm.generate(prompt, **options)
-    generation = await llm.generate(await llm.tokenize(prompt, special), **options)
-    generation.prompt = prompt
-    return generation
 
 
 def params_of(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
@@ -166,6 +158,22 @@ def _chat_limit(body: Parsed) -> int | None:
     return limit
 
 
+def _stream_options(body: Parsed) -> Any:
+    """The field of that name. Raises InvalidFieldError where fields contradict `stream`."""
+    given = body.values.get
+    if given("stream") and given("prompt_logprobs") is not None:
+        raise InvalidFieldError(
+            "prompt_logprobs are not sent in streams.",
+            cure="Leave stream away, or use echo with logprobs.",
+            param="prompt_logprobs",
+        )
+    if given("stream_options") is not None and not given("stream"):
+        raise InvalidFieldError(
+            "stream_options needs stream.", cure='Send "stream": true.', param="stream_options"
+        )
+    return given("stream_options")
+
+
 def make_call(
     llm: AsyncLLM,
     body: Parsed,
@@ -177,17 +185,7 @@ def make_call(
 ) -> Call:
     """Fields that the body's endpoint does not have are as if absent. Raises InvalidFieldError."""
     given = body.values.get
-    if given("stream") and given("prompt_logprobs") is not None:
-        raise InvalidFieldError(
-            "prompt_logprobs are not sent in streams.",
-            cure="Leave stream away, or use echo with logprobs.",
-            param="prompt_logprobs",
-        )
-    usage = given("stream_options")
-    if usage is not None and not given("stream"):
-        raise InvalidFieldError(
-            "stream_options needs stream.", cure='Send "stream": true.', param="stream_options"
-        )
+    usage = _stream_options(body)
     chosen = body["request_id"] or asked.request_id
     request_id = chosen or new_id()
     # Ids that clients choose may repeat, as in a retry; the engine's must not.
@@ -203,7 +201,10 @@ def make_call(
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
         "cache_salt": body["cache_salt"] or "",
         "session": _session(body),
+        "origin": asked.origin,
     }
+    asked.origin.call, asked.origin.stream = request_id, body["stream"]
+    asked.origin.model = body["model"] or ""
     many = len(prompts) > 1
     continuous = bool(usage and usage["continuous_usage_stats"])
     return Call(

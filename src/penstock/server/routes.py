@@ -11,11 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import penstock
-from penstock.errors import (
-    DrainingError,
-    InvalidFieldError,
-    UnsupportedFieldError,
-)
+from penstock.errors import DrainingError, InvalidFieldError, UnsupportedFieldError
 from penstock.llm import AsyncLLM
 from penstock.server.answers import frames, whole
 from penstock.server.asking import asked_of

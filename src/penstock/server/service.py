@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 
 from penstock.config import Config
 from penstock.core.request import Adapter
+from penstock.debug.canary import Canary
 from penstock.engine.client import ModelInfo
 from penstock.errors import (
     CheckpointError,
@@ -52,6 +54,8 @@ class Service:
         self.created = int(time.time())
         self._llm: AsyncLLM | None = None
         self._live: set[Generation] = set()
+        self._canary: Canary | None = None
+        self._watching: asyncio.Task[None] | None = None
         folder = config.server.data_dir
         self._data = None if folder is None else Data(Path(folder))
         self.app: ASGIApp | None = None
@@ -63,6 +67,8 @@ class Service:
         llm.client.subscribe(self.live)
         self.opened_s = llm.clock.now()
         self.metrics.ready(llm.info)
+        if llm.log is not None:
+            self.metrics.watch_log(llm.log)
         llm.times = self.metrics
         self._llm = llm
         if self._data is not None:
@@ -70,6 +76,13 @@ class Service:
             batches = self._data.batches
             batches.start(self._background, rows, self.metrics.batch_rows)
             self.metrics.watch_batches(lambda: batches.num_waiting)
+
+    def watch(self) -> None:
+        """Send the canary, if one is wanted. From the event loop, once the model is open."""
+        every_s, copies = self.config.log.canary_interval_s, self.config.engine.data_parallel_size
+        if every_s:
+            self._canary = Canary(self.llm(), every_s, copies, self.metrics.canary)
+            self._watching = asyncio.create_task(self._canary.run())
 
     def _background(self, owner: str) -> AppHandler:
         """This server, as the rows of an owner's batches meet it."""
@@ -103,7 +116,10 @@ class Service:
     def check_health(self) -> list[str]:
         """See EngineClient.check_health. Requests do not ask: they wait for an engine that is
         being replaced, as long as their deadlines allow."""
-        return self.llm().client.check_health(self.config.server.health_stuck_after_s)
+        found = self.llm().client.check_health(self.config.server.health_stuck_after_s)
+        if self._canary is not None:
+            self._canary.check_health()
+        return found
 
     def check_model(self, name: str | None) -> None:
         """Raise ModelNotFoundError for another name than those served; none at all is fine."""
@@ -172,6 +188,8 @@ class Service:
         self.metrics.http_error(error.code, status)
         if status in (429, 503):
             self.metrics.rejected(error.code)
+            if self._llm is not None and self._llm.log is not None:
+                self._llm.log.rejected(error.code)
         if isinstance(error, EngineDeadError | EngineStuckError | EngineError):
             log.error("a request failed: %s", error)
 
@@ -189,6 +207,8 @@ class Service:
         return None if self._llm is None else self._llm.info
 
     async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         if self._data is not None:
             await self._data.close()
         if self._llm is not None:

@@ -32,6 +32,7 @@ STATUS: dict[str, int] = {
     "queue_full": 429,
     "unavailable": 503,
     "draining": 503,
+    "canary_failed": 503,
     "engine_stuck": 503,
     "engine_dead": 503,
     "deadline_exceeded": 504,

@@ -1,0 +1,1 @@
+"""Cause from the logs alone: explain, statistics, prefixes, exports, replay, faults, the canary."""
