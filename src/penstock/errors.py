@@ -15,6 +15,7 @@
     │   └── AuthError             missing or wrong API key
     ├── UnavailableError          not now; sending it again later can help
     │   ├── QueueFullError        the bounded queue is full
+    │   ├── RateLimitError        the key has used up one of its limits
     │   ├── DrainingError         the server is shutting down
     │   ├── CanaryError           golden prompts came out with other tokens
     │   ├── EngineStuckError      no forward progress within the limit
@@ -121,6 +122,10 @@ class UnavailableError(PenstockError):
 
 class QueueFullError(UnavailableError):
     code = "queue_full"
+
+
+class RateLimitError(UnavailableError):
+    code = "rate_limit_exceeded"
 
 
 class DrainingError(UnavailableError):

@@ -179,8 +179,10 @@ def test_bodies_that_are_no_objects(data: bytes, words: str) -> None:
     assert caught.value.code == "invalid_request"
 
 
-def test_the_schema_describes_what_is_used() -> None:
+def test_the_schema_describes_what_is_taken() -> None:
     described = schema(table(CHAT))
     assert described["required"] == ["messages"]
-    assert described["properties"]["temperature"]["type"] == "number"
-    assert "tools" not in described["properties"]
+    properties = described["properties"]
+    assert properties["temperature"]["anyOf"] == [{"type": "number"}, {"type": "null"}]
+    assert properties["store"]["enum"] == [None, False]
+    assert properties["messages"]["type"] == "array"

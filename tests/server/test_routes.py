@@ -4,7 +4,7 @@ import pytest
 
 import penstock
 from penstock.errors import EngineStuckError
-from tests.server.stage import MESSAGES, TOKENIZER, error_of, stage
+from tests.server.stage import CHAT, MESSAGES, TOKENIZER, error_of, stage
 
 RENDERED = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
 
@@ -159,3 +159,29 @@ async def test_deadlines_of_server_header_and_body() -> None:
     async with stage() as s:
         await s.complete()
         assert s.client.submissions[0].deadline_s is None
+
+
+async def test_a_template_of_the_clients_own_is_trusted_only_where_told() -> None:
+    own = {**CHAT, "chat_template": "{{ messages[0].content }}, please"}
+    async with stage() as s:
+        for path, body in (("/v1/chat/completions", own), ("/tokenize", own)):
+            refused = await s.post(path, body)
+            assert (refused.status_code, error_of(refused)["param"]) == (400, "chat_template")
+            assert "--trust-request-chat-template" in error_of(refused)["message"]
+    async with stage(trust_request_chat_template=True) as s:
+        rendered = (await s.post("/v1/chat/render", own)).json()
+        assert rendered["prompt"] == "Hello, please"
+        broken = await s.post("/v1/chat/render", own | {"chat_template": "{% if %}"})
+        assert error_of(broken)["code"] == "template_error"
+
+
+async def test_pages_of_allowed_origins_may_call() -> None:
+    ask = {"origin": "https://a.example", "access-control-request-method": "POST"}
+    async with stage(allowed_origins=("https://a.example",), api_key=("k",)) as s:
+        asked = await s.http.options("/v1/chat/completions", headers=ask)
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-origin"] == "https://a.example"
+        other = await s.http.options("/v1/models", headers=ask | {"origin": "https://b.example"})
+        assert "access-control-allow-origin" not in other.headers
+    async with stage() as s:
+        assert "access-control-allow-origin" not in (await s.chat()).headers

@@ -13,10 +13,12 @@ from penstock.server.tables import (
     EMBEDDINGS,
     ENDPOINTS,
     GENERATE,
+    LOAD_ADAPTER,
     MESSAGES,
     RESPONSES,
     SCORE,
     TABLES,
+    UNLOAD_ADAPTER,
     all_tables,
     parse,
 )
@@ -28,6 +30,8 @@ LEAST: dict[str, dict[str, Any]] = {
     EMBEDDINGS: {"input": "Hi"},
     SCORE: {"context": "Hi", "continuation": " you"},
     GENERATE: {"token_ids": [1, 2]},
+    LOAD_ADAPTER: {"lora_name": "a", "lora_path": "/a"},
+    UNLOAD_ADAPTER: {"lora_name": "a"},
     BATCHES: {"input_file_id": "f", "endpoint": "/v1/completions", "completion_window": "24h"},
 }
 

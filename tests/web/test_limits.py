@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from penstock.core.clock import ManualClock
 from penstock.errors import BodyTooLargeError, DrainingError, InvalidFieldError, QueueFullError
 from penstock.web.limits import Door, read_body
 
@@ -80,3 +81,24 @@ async def test_an_undeclared_excess_is_refused_at_the_chunk_that_passes(length: 
     with pytest.raises(BodyTooLargeError):
         await read_body(request, 4)
     assert left == [b"fg"]
+
+
+def test_when_to_come_again_follows_from_how_fast_places_get_free() -> None:
+    clock = ManualClock()
+    door = Door(4, clock.now)
+    inside = [door.admit(1) for _ in range(4)]
+    for one in inside:
+        one.__enter__()
+    for one in inside[:3]:
+        clock.advance(5.0)
+        one.__exit__(None, None, None)
+        inside.append(door.admit(1))
+        inside[-1].__enter__()
+    with pytest.raises(QueueFullError) as caught, door.admit(1):
+        pass
+    soon = caught.value.retry_after_s
+    assert soon is not None
+    assert 1.5 < soon < 5.0, "of late a place gets free every five seconds"
+    with pytest.raises(QueueFullError) as more, door.admit(4):
+        pass
+    assert more.value.retry_after_s == pytest.approx(4 * soon)

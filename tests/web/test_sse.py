@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from penstock.errors import DeadlineError, EngineDeadError
-from penstock.web.sse import DONE, ClientGone, EventStream, frame, unless_gone
+from penstock.web.sse import DONE, KEEP_ALIVE, ClientGone, EventStream, frame, unless_gone
+from tests.waiting import until
 
 
 class Client:
@@ -121,6 +122,17 @@ async def test_a_source_that_falls_silent_ends_at_the_deadline() -> None:
     assert client.body.endswith(DONE)
     assert client.messages[-1]["more_body"] is False
     assert source.closed
+
+
+async def test_silence_is_kept_alive_by_comments() -> None:
+    client, source = Client(), Source([b"1"], hang=True)
+    frames = source.run()
+    stream = EventStream(await anext(frames), frames, {}, keep_alive_s=0.005)
+    sending = asyncio.create_task(stream({}, client.receive, client.send))
+    await until(lambda: client.body.count(KEEP_ALIVE) >= 2)
+    client.gone.set()
+    await asyncio.wait_for(sending, 10.0)
+    assert client.body.startswith(b"1" + KEEP_ALIVE)
 
 
 async def test_unless_gone_returns_raises_and_cancels() -> None:

@@ -39,6 +39,11 @@ class EngineConfig:
         "With `priority`: waiting time that is worth one level, so that nobody starves",
         unit="seconds",
     )
+    cached_token_cost: float = option(
+        0.25,
+        "In the fair queue between keys: what a prompt token counts that the cache already holds",
+        unit="tokens",
+    )
     scheduler_depth: int = option(
         2,
         "Plans that may be under way at once: 1 waits for each step, 2 plans the next one while"

@@ -16,6 +16,24 @@ class ServerConfig:
         "Key that clients must send as a bearer token (repeatable)",
         automatic="none, open to all",
     )
+    api_keys_file: str | None = option(
+        None,
+        "TOML file of keys with names, limits and weights (docs/api.md)",
+        automatic="no keys but those of --api-key",
+    )
+    allowed_origins: tuple[str, ...] = option(
+        (),
+        "Origin of web pages that may call the API from a browser, * for all (repeatable)",
+        automatic="none but the server's own pages",
+    )
+    trust_request_chat_template: bool = option(
+        False,
+        "Render a chat by the `chat_template` that its request brings: code of the client's, in a"
+        " sandbox, that may take the tokenizer's threads for long",
+    )
+    sse_keep_alive_s: float = option(
+        15.0, "Silence in a stream after which a comment is sent to keep it open", unit="seconds"
+    )
     max_waiting: int | None = option(
         None,
         "Most requests that may queue; further ones get 429 with Retry-After",

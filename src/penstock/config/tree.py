@@ -98,6 +98,9 @@ def _check_engine(engine: EngineConfig) -> None:
     _at_least(engine, "max_num_batched_tokens", 1)
     _at_least(engine, "max_num_mixed_prefill_tokens", 0)
     _at_least(engine, "priority_ageing_s", 0.001)
+    ok = 0 <= engine.cached_token_cost <= 1
+    cure = "Give a number from 0 to 1."
+    _require(ok, "cached_token_cost", engine.cached_token_cost, "out of range", cure)
     _at_least(engine, "block_size", 1)
     _at_least(engine, "kv_cache_memory_bytes", 1)
     _at_least(engine, "num_threads", 1)
@@ -126,6 +129,7 @@ def _check_server(server: ServerConfig) -> None:
     _at_least(server, "max_body_bytes", 1024)
     _at_least(server, "max_file_bytes", 1024)
     _at_least(server, "drain_timeout_s", 0)
+    _at_least(server, "sse_keep_alive_s", 0.01)
     _at_least(server, "request_timeout_s", 0.001)
     _at_least(server, "health_stuck_after_s", 1)
     cure = "Leave the flag away for a server that is open to all."

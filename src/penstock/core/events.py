@@ -6,6 +6,7 @@ All times are seconds on the scheduler's clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -131,6 +132,14 @@ class Embedded:
 
     id: str
     vector: list[float]
+
+
+def embedded(ids: Iterable[str], plan: StepPlan, result: StepResult) -> list[Embedded]:
+    """ids: of the plan's rows."""
+    if not result.embeddings:
+        return []
+    ending = [row for row, last in zip(ids, plan.samples, strict=True) if last]
+    return [Embedded(ending[j], vector) for j, vector in result.embeddings.items()]
 
 
 @dataclass(slots=True)

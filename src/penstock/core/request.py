@@ -150,6 +150,10 @@ class Submission:
     """absolute, on the same clock as arrival_s; past it the work is dropped"""
     cache_salt: str = ""
     """only requests of the same salt share cached prefixes"""
+    tenant: str = ""
+    """whose share of the engine it takes (see core.fair)"""
+    weight: float = 1.0
+    """of the tenant"""
     session: str = ""
     """requests of one session are likely to share a prefix; a hint for routers"""
     adapter: Adapter | None = None

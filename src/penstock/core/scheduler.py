@@ -35,7 +35,6 @@ from penstock.core.clock import Clock
 from penstock.core.events import (
     CacheChanged,
     Counters,
-    Embedded,
     Event,
     Finished,
     Held,
@@ -46,7 +45,9 @@ from penstock.core.events import (
     TokensOut,
     WaitReason,
     chunk_events,
+    embedded,
 )
+from penstock.core.fair import FairShares
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, BlockDelta, Entry, KVGroup, StepPlan, StepResult
 from penstock.core.policy import Policy
@@ -73,8 +74,10 @@ class Scheduler:
         policy: Policy,
         clock: Clock,
         cache_key: str = "",
+        fair: FairShares | None = None,
     ) -> None:
-        """cache_key: whatever makes KV of this engine differ from another's (model, KV dtype)."""
+        """cache_key: whatever makes KV of this engine differ from another's (model, KV dtype).
+        fair: between tenants; the policy orders each one's requests."""
         self.limits = limits
         self.pool = pool
         self.counters = Counters()
@@ -83,7 +86,7 @@ class Scheduler:
         self._clock = clock
         self._cache_key = cache_key
         self._requests: dict[str, Request] = {}
-        self._waiting = Waiting()
+        self._waiting = Waiting(fair)
         self._prefilling: list[Request] = []
         self._decoding: list[Request] = []
         self._deadlines: list[tuple[float, str]] = []
@@ -95,8 +98,7 @@ class Scheduler:
         self._serial = 0
         self._step = 0
         self._num_background = 0
-        self._background_left = 0
-        """tokens that background work may still have in this step"""
+        self._background_left = 0  # tokens that it may still have in this step
 
     # What the engine asks
 
@@ -240,6 +242,7 @@ class Scheduler:
         request.status = Status.FINISHED
         del self._requests[request.id]
         self._num_background -= request.submission.background
+        self._waiting.charge_output(request)
         self._events.append(
             Finished(
                 request.id,
@@ -431,6 +434,7 @@ class Scheduler:
         resumed = request.preemptions > 0 or bool(request.submission.output)
         if not resumed:
             request.cached_tokens = cached
+            self._waiting.charge_prompt(request)
         if request.reads_cache:
             self.counters.prefix_queries += len(request.tokens)
             self.counters.prefix_hits += cached
@@ -456,7 +460,7 @@ class Scheduler:
         if result.error is not None:
             self._fail(members, EngineError(str(result.error["message"])))
             return
-        self._tell_embeddings(plan, members, result)
+        self._events += embedded((request.id for request in members), plan, result)
         now = self._clock.now()
         size = self.pool.block_size
         sampled = 0
@@ -488,11 +492,6 @@ class Scheduler:
                 self._finish(request, FinishReason.STOP, stop_id=new[-1])
             elif len(request.tokens) >= request.limit:
                 self._finish(request, FinishReason.LENGTH)
-
-    def _tell_embeddings(self, plan: StepPlan, members: list[Request], result: StepResult) -> None:
-        if result.embeddings:
-            ending = [request for request, last in zip(members, plan.samples, strict=True) if last]
-            self._events += [Embedded(ending[j].id, v) for j, v in result.embeddings.items()]
 
     def _commit(self, request: Request, full: int) -> None:
         """The first `full` blocks are written: let others read them."""

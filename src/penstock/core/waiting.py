@@ -1,4 +1,4 @@
-"""The queue of those who wait for a slot: smaller orders first."""
+"""The queue of those who wait for a slot: a queue a tenant, in the policy's order within each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import heapq
 from collections.abc import Sequence
 
 from penstock.core.events import Blocked, WaitReason
-from penstock.core.request import Request, Status
+from penstock.core.fair import FairShares, Share
+from penstock.core.request import Request, Status, Submission
+
+Queue = list[tuple[tuple[float, ...], Request]]
+
+
+def share_of(submission: Submission) -> Share:
+    return submission.background, submission.tenant
 
 
 class Waiting:
-    def __init__(self) -> None:
-        self._heap: list[tuple[tuple[float, ...], Request]] = []
+    def __init__(self, fair: FairShares | None = None) -> None:
+        self.fair = fair or FairShares()
+        self._queues: dict[Share, Queue] = {}
+        self._next: Share = (False, "")
         self._count = 0
         self._stood: tuple[WaitReason | None, str] = (None, "")
         """what `Blocked` said last"""
@@ -22,23 +31,51 @@ class Waiting:
     def push(self, request: Request) -> None:
         request.status = Status.WAITING
         request.hold = None
-        heapq.heappush(self._heap, (request.order, request))
+        share = share_of(request.submission)
+        if share not in self._queues:
+            self.fair.comes(share, (other for other in self._queues if other[0] == share[0]))
+            self._queues[share] = []
+        heapq.heappush(self._queues[share], (request.order, request))
         self._count += 1
 
     def first(self) -> Request | None:
-        """Whose turn it is."""
-        while self._heap and self._heap[0][1].status is not Status.WAITING:
-            heapq.heappop(self._heap)
-        return self._heap[0][1] if self._heap else None
+        """Whose turn it is: background work last, then the tenant that was served least."""
+        best: Request | None = None
+        for share in list(self._queues):
+            queue = self._queues[share]
+            while queue and queue[0][1].status is not Status.WAITING:
+                heapq.heappop(queue)
+            if not queue:
+                del self._queues[share]
+            elif best is None or self._rank(share) < self._rank(self._next):
+                best, self._next = queue[0][1], share
+        return best
+
+    def _rank(self, share: Share) -> tuple[bool, float, tuple[float, ...]]:
+        return share[0], self.fair.served(share), self._queues[share][0][0]
 
     def pop(self) -> None:
         """Take out the one that `first` gave."""
-        heapq.heappop(self._heap)
+        queue = self._queues[self._next]
+        heapq.heappop(queue)
+        if not queue:
+            del self._queues[self._next]
         self._count -= 1
 
     def left(self) -> None:
         """One that waits ends elsewhere; its place is skipped when it comes up."""
         self._count -= 1
+
+    def charge_prompt(self, request: Request) -> None:
+        """It got a slot for the first time."""
+        asked = request.submission
+        share, tokens = share_of(asked), request.num_prompt
+        self.fair.charge_prompt(share, asked.weight, tokens, request.cached_tokens)
+
+    def charge_output(self, request: Request) -> None:
+        """It ended."""
+        asked = request.submission
+        self.fair.charge_output(share_of(asked), asked.weight, request.num_output)
 
     def stands(
         self, reason: WaitReason | None, running: Sequence[Request], now: float
@@ -55,5 +92,6 @@ class Waiting:
 
     def check(self) -> None:
         """Raises AssertionError when the count is wrong."""
-        waiting = [request for _, request in self._heap if request.status is Status.WAITING]
-        assert len(waiting) == self._count, "the waiting count is wrong"
+        everyone = [request for queue in self._queues.values() for _, request in queue]
+        waiting = sum(request.status is Status.WAITING for request in everyone)
+        assert waiting == self._count, "the waiting count is wrong"

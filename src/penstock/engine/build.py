@@ -15,6 +15,7 @@ import torch
 from penstock.config import Config
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
+from penstock.core.fair import FairShares
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, AdapterLoad, BlockDelta, Entry, Executor, KVGroup, StepPlan
 from penstock.core.policy import make_policy
@@ -244,7 +245,8 @@ def _scheduler(
         # The router is told of a group with full attention, for that keeps whole prefixes.
         pool.watch(next((g for g, group in enumerate(groups) if not group.window), 0))
     policy = make_policy(engine.scheduling_policy, engine.priority_ageing_s)
-    return Scheduler(limits, pool, groups, policy, clock, cache_key)
+    fair = FairShares(engine.cached_token_cost)
+    return Scheduler(limits, pool, groups, policy, clock, cache_key, fair)
 
 
 def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo:

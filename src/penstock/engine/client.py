@@ -63,11 +63,11 @@ class ModelInfo:
     cache_key: str = ""
     """what block hashes begin with (`core.prefix.root`)"""
     kv_cache_bytes: int = 0
-    adapters: AdapterRoom | None = None
-    """None: no adapters can be used"""
     hidden_size: int = 0
     shorter_embeddings: tuple[int, ...] = ()
     """sizes that the model was trained to be cut to (Matryoshka); (0,): any"""
+    adapters: AdapterRoom | None = None
+    """None: no adapters can be used"""
     notes: list[str] = field(default_factory=list)
     """decisions and their reasons, for the start-up log"""
     stages_s: dict[str, float] = field(default_factory=dict)

@@ -154,6 +154,8 @@ class AsyncLLM:
         deadline_s: float | None = None,
         cache_salt: str = "",
         session: str = "",
+        tenant: str = "",
+        weight: float = 1.0,
         adapter: str | None = None,
         default_max_tokens: int | None = None,
         add_special_tokens: bool = True,
@@ -166,6 +168,7 @@ class AsyncLLM:
 
         request_id: unique among the running ones; made up when None.
         arrival_s, deadline_s: absolute, in seconds on `self.clock`; arrival is now when None.
+        tenant, weight: whose share of the engine it takes, and how large that is.
         session: requests of one session like to meet the same engine's cache; a hint.
         adapter: name of one that is loaded.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
@@ -197,6 +200,8 @@ class AsyncLLM:
             deadline_s=deadline_s,
             cache_salt=cache_salt,
             session=session,
+            tenant=tenant,
+            weight=weight,
             adapter=None if adapter is None else self.adapters[adapter],
             origin=origin,
             stamps=stamps,

@@ -84,18 +84,15 @@ class Generation:
         prompt_token_ids: list[int],
         params: SamplingParams,
         samplings: Sequence[Sampling],
-        priority: int = 0,
         arrival_s: float = 0.0,
-        deadline_s: float | None = None,
-        cache_salt: str = "",
-        session: str = "",
         adapter: Adapter | None = None,
         times: TextTimes | None = None,
         log: Log | None = None,
         origin: Origin | None = None,
         stamps: Stamps | None = None,
+        **submission: Any,
     ) -> None:
-        """The arguments are those of `AsyncLLM.generate`, resolved. Submits."""
+        """submission: further fields of every choice's Submission. Submits."""
         self.request_id = request_id
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
@@ -127,11 +124,8 @@ class Generation:
             sampling=samplings[0],
             group=request_id if len(samplings) > 1 else "",
             arrival_s=arrival_s,
-            priority=priority,
-            deadline_s=deadline_s,
-            cache_salt=cache_salt,
-            session=session,
             adapter=adapter,
+            **submission,
         )
         if log is not None:
             log.opened(self._opened(whole, origin, stamps))

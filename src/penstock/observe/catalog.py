@@ -301,6 +301,8 @@ HTTP_ERRORS = counter("http_errors", "responses", "Error bodies sent.", "code", 
 TOKENIZE_S = histogram(
     "tokenize_seconds", "seconds", "Template and tokenizer, once a request.", HOST_S
 )
+KEY_REQUESTS = counter("key_requests", "requests", "Requests of a named key that ended.", "key")
+KEY_TOKENS = counter("key_tokens", "tokens", "Tokens of a named key's requests.", "key", "kind")
 BATCH_ROWS = counter(
     "batch_rows", "rows", "Rows of batches that have their result.", "endpoint", "outcome"
 )

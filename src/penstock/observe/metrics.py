@@ -186,6 +186,13 @@ class Metrics:
         """An error body was sent; code: the error's, as `invalid_field`."""
         self._board.number(c.HTTP_ERRORS).add(1, code, str(status))
 
+    def key_used(self, key: str, prompt: int, output: int) -> None:
+        """A request of the key with this name ended."""
+        self._board.number(c.KEY_REQUESTS).add(1, key)
+        tokens = self._board.number(c.KEY_TOKENS)
+        tokens.add(prompt, key, "prompt")
+        tokens.add(output, key, "output")
+
     def batch_rows(self, endpoint: str, done: int, failed: int) -> None:
         """Rows of batches have their results."""
         rows = self._board.number(c.BATCH_ROWS)

@@ -27,10 +27,6 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("GET /v1/batches", "the batches of this key, the newest first; `after`, `limit`"),
     ("GET /v1/batches/{id}", "how a batch stands"),
     ("POST /v1/batches/{id}/cancel", "end a batch; the results so far are kept"),
-    (
-        "POST /v1/load_lora_adapter, /v1/unload_lora_adapter",
-        "adapters, which requests choose as `model`; with --allow-runtime-lora-updating",
-    ),
     ("POST /v1/responses", "answer as OpenAI's Responses API; with `stream`, as its events"),
     ("GET, DELETE /v1/responses/{id}", "a stored response; forget it"),
     ("GET /v1/responses/{id}/input_items", "what it answers; `after`, `limit`, `order`"),
@@ -39,11 +35,16 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("POST /v1/embeddings", "texts as vectors: pooled hidden states after the final norm"),
     ("POST /v1/score", "log-likelihood of continuations after their contexts, by token"),
     ("POST /generate", "ids in, ids out; with `stream`, as server-sent events"),
+    (
+        "POST /v1/load_lora_adapter, /v1/unload_lora_adapter",
+        "adapters, which requests choose as `model`; with --allow-runtime-lora-updating",
+    ),
     ("POST /tokenize", "text or a chat as token ids"),
     ("POST /detokenize", "token ids as text"),
     ("GET /version", "version of the server"),
-    ("GET /, /ui/{name}", "the web page: playground and dashboard, for people"),
-    ("GET /dashboard/data, /dashboard/requests/{name}", "what the dashboard shows"),
+    ("GET /, /ui/{name}", "a page to chat with the model and to watch the server (no key needed)"),
+    ("GET /dashboard/data", "what that page shows"),
+    ("GET /dashboard/requests/{id}", "the story of one request"),
     ("GET /metrics", "metrics in Prometheus' text format (no key needed)"),
     ("GET /live", "200 as soon as the process listens (no key needed)"),
     ("GET /ready", "200 while new requests are taken, else 503 (no key needed)"),
@@ -74,6 +75,28 @@ its first token. Results are kept row by row, so that a server that was killed g
 was; answers with status 200 go to `output_file_id`, all others to `error_file_id`, in the order of
 the input. After 24 hours a batch ends as `expired` with what is done. The batches of one key run
 one after the other, those of several keys side by side. What a key keeps, other keys do not see.
+"""
+
+KEYS = """## Keys
+
+`--api-key` lets a key in that has no name and no limits. `--api-keys-file` names keys:
+
+```toml
+[keys.alice]
+key = "…"                  # or key_sha256 = "…", so that the file tells no key
+requests_per_minute = 60
+tokens_per_minute = 100000
+max_concurrency = 8
+weight = 2                 # of its share of the engine; 1 when absent
+share_cache = true         # read and write the prefix cache that others use; else its own
+```
+
+All but the key may be absent. A key over one of its limits gets 429 `rate_limit_exceeded`, with
+`Retry-After` when the limit allows it again; replies tell what is left in OpenAI's `x-ratelimit-*`.
+Tokens are charged when they are known, so a limit may go into debt, which later requests wait for;
+rows of batches are not charged. Waiting requests of different keys take turns by the tokens that
+each was served, divided by its weight; a prompt token from the cache counts `--cached-token-cost`.
+Metrics carry the names of keys; a key itself is neither logged nor kept.
 """
 
 PROTOCOLS = """## Responses and messages
@@ -111,6 +134,7 @@ def render() -> str:
         INTRO,
         "## Paths\n",
         _table(("path", "what it does"), _paths()),
+        KEYS,
         PROTOCOLS,
         BATCHES,
         FIELD_INTRO,

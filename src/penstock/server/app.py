@@ -6,11 +6,11 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import uvloop
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -29,8 +29,9 @@ from penstock.server import (
     routes,
 )
 from penstock.server.asking import request_id
-from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE, schema
+from penstock.server.fields import CHAT, COMPLETIONS, DETOKENIZE, TOKENIZE
 from penstock.server.lifecycle import bind, run, url_of
+from penstock.server.openapi import described
 from penstock.server.service import Service
 from penstock.server.start import Start
 from penstock.server.tables import (
@@ -43,11 +44,10 @@ from penstock.server.tables import (
     RESPONSES,
     SCORE,
     UNLOAD_ADAPTER,
-    all_tables,
 )
 from penstock.web.errors import on_http_error
 from penstock.web.farewell import Farewell
-from penstock.web.keys import KeyGate, Keys
+from penstock.web.keys import KeyGate
 from penstock.web.sse import ClientGone
 
 Handler = Callable[[Service, Request], Awaitable[Response]]
@@ -62,6 +62,10 @@ class Route:
     """endpoint of the table of fields, for those with a body"""
     open: bool = False
     """needs no key"""
+    form: bool = False
+    """the body is a file in a form"""
+    listed: bool = False
+    """the reply is a page of a list"""
 
 
 ROUTES: tuple[Route, ...] = (
@@ -75,19 +79,19 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/responses", responses_routes.create, RESPONSES),
     Route("GET", "/v1/responses/{id}", responses_routes.get),
     Route("DELETE", "/v1/responses/{id}", responses_routes.delete),
-    Route("GET", "/v1/responses/{id}/input_items", responses_routes.items),
+    Route("GET", "/v1/responses/{id}/input_items", responses_routes.items, listed=True),
     Route("POST", "/v1/messages", messages_routes.create, MESSAGES),
     Route("POST", "/v1/messages/count_tokens", messages_routes.count_tokens, COUNT),
     Route("POST", "/v1/embeddings", reading_routes.embeddings, EMBEDDINGS),
     Route("POST", "/v1/score", reading_routes.scores, SCORE),
     Route("POST", "/generate", reading_routes.generate, GENERATE),
-    Route("POST", "/v1/files", batch_routes.upload),
-    Route("GET", "/v1/files", batch_routes.files),
+    Route("POST", "/v1/files", batch_routes.upload, form=True),
+    Route("GET", "/v1/files", batch_routes.files, listed=True),
     Route("GET", "/v1/files/{id}", batch_routes.file),
     Route("DELETE", "/v1/files/{id}", batch_routes.delete_file),
     Route("GET", "/v1/files/{id}/content", batch_routes.content),
     Route("POST", "/v1/batches", batch_routes.create_batch, BATCHES),
-    Route("GET", "/v1/batches", batch_routes.batches),
+    Route("GET", "/v1/batches", batch_routes.batches, listed=True),
     Route("GET", "/v1/batches/{id}", batch_routes.batch),
     Route("POST", "/v1/batches/{id}/cancel", batch_routes.cancel_batch),
     Route("POST", "/tokenize", routes.tokenize, TOKENIZE),
@@ -117,11 +121,19 @@ def create_app(service: Service) -> FastAPI:
             name=route.handler.__name__,
             summary=(route.handler.__doc__ or "").partition("\n")[0],
             response_model=None,
-            openapi_extra=_request_body(route),
+            openapi_extra=described(route.path, route.fields, route.form, route.listed),
         )
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_middleware(Farewell)
-    app.add_middleware(KeyGate, Keys(service.config.server.api_key), OPEN_PATHS)
+    app.add_middleware(KeyGate, service.keys, OPEN_PATHS)
+    if origins := service.config.server.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
     service.app = app
     return app
 
@@ -136,14 +148,6 @@ def _endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitab
             return service.refuse(error, request_id(request), request.url.path)
 
     return endpoint
-
-
-def _request_body(route: Route) -> dict[str, Any] | None:
-    if route.fields is None:
-        return None
-    _, table = all_tables()[route.fields]
-    content = {"application/json": {"schema": schema(table)}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 def serve(config: Config) -> None:

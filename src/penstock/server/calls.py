@@ -53,8 +53,7 @@ class Call:
     """the prompt's text stands before each answer"""
     echo_only: bool
     """score the prompt, show no output"""
-    background: bool = False
-    """a row of a batch"""
+    caller: Caller = NOBODY
 
     def patience_s(self) -> float | None:
         """How long to wait for the engine, which should itself end the request at its deadline."""
@@ -121,6 +120,7 @@ def template_options(body: Parsed) -> dict[str, Any]:
         "add_generation_prompt": not continued if prompted is None else prompted,
         "continue_final_message": continued,
         "template_kwargs": body["chat_template_kwargs"],
+        "chat_template": body.values.get("chat_template"),
     }
 
 
@@ -199,11 +199,13 @@ def make_call(
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
-        "cache_salt": body["cache_salt"] or "",
+        "cache_salt": asked.caller.salt(body["cache_salt"] or ""),
+        "tenant": asked.caller.name,
+        "weight": asked.caller.weight,
         "session": _session(body),
         "origin": asked.origin,
     }
-    asked.origin.call, asked.origin.stream = request_id, body["stream"]
+    asked.origin.call, asked.origin.stream = request_id, bool(given("stream"))
     asked.origin.model = body["model"] or ""
     many = len(prompts) > 1
     continuous = bool(usage and usage["continuous_usage_stats"])
@@ -226,5 +228,5 @@ def make_call(
         every_token=continuous or bool(given("return_token_ids")) or params.logprobs is not None,
         echo=echo,
         echo_only=echo and given("max_tokens") == 0,
-        background=asked.caller.background,
+        caller=asked.caller,
     )

@@ -55,6 +55,8 @@ class Field:
     """of a refused field: whether this value, in this body, equals the default behaviour"""
     accepted: str = ""
     """of a refused field: those values in words"""
+    values: tuple[Any, ...] | None = None
+    """those values themselves, where they do not depend on the body"""
     note: str = ""
     required: bool = False
 
@@ -87,7 +89,9 @@ def refused(name: str, on: tuple[str, ...], *accepted: Any, note: str = "") -> F
         return any(type(value) is type(a) and value == a for a in accepted)
 
     words = ", ".join(f"`{msgspec.json.encode(a).decode()}`" for a in accepted)
-    return Field(name, on, Rule.REFUSED, harmless=harmless, accepted=words, note=note)
+    return Field(
+        name, on, Rule.REFUSED, harmless=harmless, accepted=words, values=accepted, note=note
+    )
 
 
 def _is_n(value: Any, body: Body) -> bool:
@@ -98,7 +102,7 @@ def _is_n(value: Any, body: Body) -> bool:
 _SESSION = "among several engines, a hint where the prompt may be cached"
 _GRAMMAR = "structured output is not supported yet"
 _TOOLS = "tool calls are not supported yet"
-_TEMPLATE = "a template of the client's own would run code here: use --chat-template at start"
+_TEMPLATE = "refused unless --trust-request-chat-template: the client's own code would run here"
 
 FIELDS: tuple[Field, ...] = (
     # What to answer
@@ -202,7 +206,7 @@ FIELDS: tuple[Field, ...] = (
     refused("suffix", (COMPLETIONS,), "", note="no filling-in"),
     refused("echo", (CHAT,), False),
     refused("add_special_tokens", (CHAT,), False, note="the template writes them"),
-    refused("chat_template", (CHAT, TOKENIZE), note=_TEMPLATE),
+    used("chat_template", (CHAT, TOKENIZE), kinds.TEXT, note=_TEMPLATE),
     refused("spaces_between_special_tokens", BOTH, True),
     refused("truncate_prompt_tokens", PROMPTS, note="cut the prompt yourself"),
     refused("allowed_token_ids", BOTH, note="use logit_bias"),
@@ -283,14 +287,26 @@ def _refusal(field: Field) -> UnsupportedFieldError:
 
 
 def schema(table: Mapping[str, Field]) -> dict[str, Any]:
-    """JSON schema of an endpoint's body, for the OpenAPI document: the used fields."""
-    fields = [f for f in table.values() if f.rule is Rule.USED]
-    properties = {}
-    for field in fields:
-        properties[field.name] = dict(field.kind.schema)
-        if field.note:
-            properties[field.name]["description"] = field.note
-        if field.default is not None:
-            properties[field.name]["default"] = field.default
-    required = [f.name for f in fields if f.required]
-    return {"type": "object", "properties": properties, "required": required}
+    """JSON schema of an endpoint's body, for the OpenAPI document. Null is as good as absent, also
+    for names that nobody knows."""
+    properties = {name: _described(field) for name, field in table.items()}
+    required = [name for name, field in table.items() if field.required]
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": {"type": "null"},
+    }
+
+
+def _described(field: Field) -> dict[str, Any]:
+    found = dict(field.kind.schema)
+    if field.rule is Rule.REFUSED:
+        found = {"enum": [None, *field.values]} if field.values is not None else {}
+    elif not field.required and found:
+        found = {"anyOf": [found, {"type": "null"}]}
+    if field.note:
+        found["description"] = field.note
+    if field.default is not None:
+        found["default"] = field.default
+    return found

@@ -67,9 +67,9 @@ BOOL = _plain("true or false", {"type": "boolean"}, lambda v: isinstance(v, bool
 COUNT = integer(0, 2**31 - 1, "an integer, 0 or more")
 TEXT = _plain("a string", {"type": "string"}, lambda v: isinstance(v, str))
 SALT = _plain(
-    "a string that is not empty",
-    {"type": "string", "minLength": 1},
-    lambda v: isinstance(v, str) and v != "",
+    "a string that is not empty and begins with no zero byte",
+    {"type": "string", "minLength": 1, "pattern": "^[^\\u0000]"},
+    lambda v: isinstance(v, str) and v != "" and v[0] != "\0",
 )
 OBJECT = _plain("an object", {"type": "object"}, lambda v: isinstance(v, dict))
 METADATA = _plain(

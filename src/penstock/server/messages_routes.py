@@ -14,7 +14,7 @@ from penstock.server.service import Service
 from penstock.server.tables import COUNT, MESSAGES, parse
 from penstock.web.errors import anthropic_body, as_typed, json_response
 from penstock.web.limits import read_body
-from penstock.web.sse import EventStream, named_frame, unless_gone
+from penstock.web.sse import named_frame, unless_gone
 
 
 async def create(service: Service, request: Request) -> Response:
@@ -26,7 +26,7 @@ async def create(service: Service, request: Request) -> Response:
         # The first event tells the prompt's tokens.
         chat["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     call = call_of(service, llm, request, chat, NAMES)
-    assembly = Assembly(message_of(f"msg_{call.request_id}", service.names[0]))
+    assembly = Assembly(message_of(f"msg_{call.request_id}", call.adapter or service.names[0]))
     headers = {"X-Request-Id": call.request_id, "request-id": call.request_id}
     if not body["stream"]:
         reply = await chat_reply(service, request, call)
@@ -36,7 +36,7 @@ async def create(service: Service, request: Request) -> Response:
         return json_response(assembly.message, headers=headers)
     stream = _frames(service, call, assembly)
     first = await unless_gone(request.receive, anext(stream), call.patience_s())
-    return EventStream(first, stream, headers, service.count_error, call.patience_s())
+    return service.stream(first, stream, call, headers)
 
 
 async def count_tokens(service: Service, request: Request) -> Response:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import base64
 import math
+from array import array
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from penstock.engine.client import ModelInfo
 from penstock.errors import InvalidFieldError, UnsupportedFieldError
@@ -74,15 +72,21 @@ async def embed(service: Service, call: Call, body: Parsed) -> Json:
                 shown = base64.b64encode(vector.tobytes()).decode()
             data.append({"object": "embedding", "index": index, "embedding": shown})
         usage = _usage(generations)
-    return {"object": "list", "data": data, "model": service.names[0], "usage": usage}
+    return {
+        "object": "list",
+        "data": data,
+        "model": call.adapter or service.names[0],
+        "usage": usage,
+    }
 
 
-def shaped(vector: Sequence[float], size: int | None, normalize: bool) -> NDArray[np.float32]:
-    """Cut to `size` and to length 1, float32 in little endian."""
-    found = np.array(vector, np.float64)[:size]
+def shaped(vector: Sequence[float], size: int | None, normalize: bool) -> array[float]:
+    """Cut to `size` and to length 1, as float32."""
+    found = vector[:size]
     if normalize:
-        found /= max(float(np.linalg.norm(found)), 1e-12)
-    return found.astype("<f4")
+        length = max(math.sqrt(math.fsum(x * x for x in found)), 1e-12)
+        found = [x / length for x in found]
+    return array("f", found)
 
 
 class Pairs:
@@ -151,7 +155,12 @@ async def score(service: Service, call: Call, pairs: Pairs) -> Json:
                 }
             )
         usage = _usage(generations)
-    return {"object": "list", "data": data, "model": service.names[0], "usage": usage}
+    return {
+        "object": "list",
+        "data": data,
+        "model": call.adapter or service.names[0],
+        "usage": usage,
+    }
 
 
 def _usage(generations: Sequence[Generation]) -> Json:

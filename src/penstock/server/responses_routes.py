@@ -20,7 +20,7 @@ from penstock.server.tables import RESPONSES, parse
 from penstock.web.caller import caller_of
 from penstock.web.errors import as_typed, json_response
 from penstock.web.limits import read_body
-from penstock.web.sse import EventStream, named_frame, unless_gone
+from penstock.web.sse import named_frame, unless_gone
 
 MOST_TURNS = 1000
 """Responses that may follow each other."""
@@ -41,7 +41,7 @@ async def create(service: Service, request: Request) -> Response:
         chat["stream_options"] = {"include_usage": True}
     call = call_of(service, llm, request, chat, NAMES)
     id = f"resp_{secrets.token_hex(16)}"
-    made = response_of(body, id, service.names[0], int(time.time()), store)
+    made = response_of(body, id, call.adapter or service.names[0], int(time.time()), store)
     answer = _Answer(service, call, Assembly(made), owner, items if store else None)
     headers = {"X-Request-Id": call.request_id}
     if not body["stream"]:
@@ -49,7 +49,7 @@ async def create(service: Service, request: Request) -> Response:
         return json_response(answer.whole(reply), headers=headers)
     stream = answer.frames()
     first = await unless_gone(request.receive, anext(stream), call.patience_s())
-    return EventStream(first, stream, headers, service.count_error, call.patience_s())
+    return service.stream(first, stream, call, headers)
 
 
 async def get(service: Service, request: Request) -> Response:

@@ -33,7 +33,7 @@ from penstock.server.fields import (
 from penstock.server.service import Service
 from penstock.web.errors import json_response
 from penstock.web.limits import read_body
-from penstock.web.sse import EventStream, unless_gone
+from penstock.web.sse import unless_gone
 
 log = logging.getLogger(__name__)
 
@@ -153,12 +153,19 @@ async def respond(service: Service, request: Request, call: Call) -> Response:
         return json_response(reply, headers=headers)
     stream = frames(service, call)
     first = await unless_gone(request.receive, anext(stream), call.patience_s())
-    return EventStream(first, stream, headers, service.count_error, call.patience_s())
+    return service.stream(first, stream, call)
 
 
 async def _body(service: Service, request: Request, endpoint: str) -> Parsed:
     body = parse(endpoint, await read_body(request, service.config.server.max_body_bytes))
     service.check_model(body["model"])
+    trusted = service.config.server.trust_request_chat_template
+    if body.values.get("chat_template") is not None and not trusted:
+        raise UnsupportedFieldError(
+            "chat_template is refused: a template is code, and this one would be the client's own.",
+            cure="Leave it away; or serve with --chat-template, --trust-request-chat-template.",
+            param="chat_template",
+        )
     return body
 
 

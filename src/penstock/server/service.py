@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -36,7 +36,11 @@ from penstock.server.calls import Call
 from penstock.server.data import Data
 from penstock.web.caller import SCOPE_KEY, Caller
 from penstock.web.errors import as_typed, error_response, status_of
+from penstock.web.keys import Keys
 from penstock.web.limits import Door
+from penstock.web.quota import Account
+from penstock.web.sse import EventStream
+from penstock.web.tenants import load as load_tenants
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +60,10 @@ class Service:
         self._live: set[Generation] = set()
         self._canary: Canary | None = None
         self._watching: asyncio.Task[None] | None = None
-        folder = config.server.data_dir
+        server = config.server
+        tenants = load_tenants(Path(server.api_keys_file)) if server.api_keys_file else []
+        self.keys = Keys(server.api_key, tenants)
+        folder = server.data_dir
         self._data = None if folder is None else Data(Path(folder))
         self.app: ASGIApp | None = None
         """set by the application that is made over this service; rows of batches go there"""
@@ -87,7 +94,8 @@ class Service:
     def _background(self, owner: str) -> AppHandler:
         """This server, as the rows of an owner's batches meet it."""
         assert self.app is not None
-        return AppHandler(self.app, {SCOPE_KEY: Caller(owner, background=True)})
+        caller = Caller(owner, background=True, account=self.keys.accounts.get(owner))
+        return AppHandler(self.app, {SCOPE_KEY: caller})
 
     @property
     def keeps(self) -> bool:
@@ -166,9 +174,14 @@ class Service:
         Raises what `Door.admit`, `AsyncLLM.generate` and `AsyncLLM.chat` raise.
         """
         async with AsyncExitStack() as stack:
-            if not call.background:  # how many rows run at once is the batches' affair
+            account = call.caller.account
+            generations: list[Generation] = []
+            if not call.caller.background:  # how many rows run at once is the batches' affair
+                if account is not None:
+                    stack.enter_context(account.admit())
                 stack.enter_context(self.door.admit(call.num_choices))
-            generations = []
+            if account is not None:
+                stack.callback(self._charge, call, account, generations)
             for generate in call.prompts:
                 generation = await stack.enter_async_context(await generate())
                 self._live.add(generation)
@@ -176,6 +189,32 @@ class Service:
                 generations.append(generation)
             self.metrics.requested(call.params.n, call.params.max_tokens)
             yield generations
+
+    def _charge(self, call: Call, account: Account, generations: list[Generation]) -> None:
+        """The call is over: count its tokens. Those of batches count in metrics alone."""
+        usages = [generation.usage for generation in generations]
+        prompt = sum(usage.prompt_tokens for usage in usages)
+        output = sum(usage.completion_tokens for usage in usages)
+        if not call.caller.background:
+            account.charge("tokens", prompt + output)
+        self.metrics.key_used(account.tenant.name, prompt, output)
+
+    def stream(
+        self,
+        first: bytes,
+        frames: AsyncGenerator[bytes, None],
+        call: Call,
+        headers: Mapping[str, str] | None = None,
+    ) -> EventStream:
+        """The reply that streams these frames."""
+        return EventStream(
+            first,
+            frames,
+            {"X-Request-Id": call.request_id, **(headers or {})},
+            self.count_error,
+            call.patience_s(),
+            self.config.server.sse_keep_alive_s,
+        )
 
     def abort_all(self) -> None:
         """End everything that runs; its clients are told that the server shuts down."""

@@ -75,6 +75,7 @@ class ChatRenderer:
     ) -> None:
         self._templates = {name: ChatTemplate(source, now) for name, source in templates.items()}
         self._special_tokens = dict(special_tokens)
+        self._now = now
 
     def render(
         self,
@@ -85,6 +86,7 @@ class ChatRenderer:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         template_kwargs: Mapping[str, Any] | None = None,
+        chat_template: str | None = None,
     ) -> str:
         """The prompt text, special tokens written out (encode it without adding any).
 
@@ -92,6 +94,7 @@ class ChatRenderer:
             `{"type": "text", "text": …}` parts.
         continue_final_message: leave the last message open, so that the answer goes on with it.
         template_kwargs: further variables of the template, such as enable_thinking.
+        chat_template: a template in place of the tokenizer's.
         Raises InvalidFieldError, UnsupportedFieldError (other kinds of parts) and TemplateError.
         """
         if add_generation_prompt and continue_final_message:
@@ -100,7 +103,10 @@ class ChatRenderer:
                 param="continue_final_message",
             )
         _refuse_reserved(template_kwargs or {})
-        template = self._pick(bool(tools))
+        if chat_template is not None:
+            template = ChatTemplate(chat_template, self._now)
+        else:
+            template = self._pick(bool(tools))
         chat = _plain_messages(messages, template)
         if continue_final_message:
             _mark_end(chat)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.requests import Request
 
 from penstock.errors import BodyTooLargeError, DrainingError, InvalidFieldError, QueueFullError
+
+MAX_RETRY_S = 60.0
+"""Longest time after which a client is told to come again."""
 
 
 class Door:
@@ -17,8 +21,12 @@ class Door:
     Refusing at once keeps the wait of those inside bounded; the client is told when to return.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, now: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
+        self._now = now
+        self._gap_s = 1.0
+        """between one place that gets free and the next, of late"""
+        self._freed_s: float | None = None
         self.live = 0
         self.refused = 0
         """choices turned away since start"""
@@ -37,6 +45,7 @@ class Door:
             yield
         finally:
             self.live -= choices
+            self._note(choices)
             if not self.live:
                 self._empty.set()
 
@@ -59,8 +68,16 @@ class Door:
             raise QueueFullError(
                 f"The queue is full: {self.live} of {self.limit} choices are running or waiting.",
                 cure="Retry after the time in Retry-After, or add replicas or --max-waiting.",
-                retry_after_s=1.0,
+                retry_after_s=min(MAX_RETRY_S, self._gap_s * (self.live + choices - self.limit)),
             )
+
+    def _note(self, choices: int) -> None:
+        """So many places are free now. While the house is not full nothing is learned."""
+        now, last = self._now(), self._freed_s
+        full = self.live + choices >= self.limit // 2
+        self._freed_s = now if full else None
+        if last is not None and full:
+            self._gap_s += 0.2 * ((now - last) / choices - self._gap_s)
 
     def drain(self) -> None:
         """From now on nobody is let in; those inside finish."""

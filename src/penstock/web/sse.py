@@ -17,6 +17,7 @@ from penstock.web.errors import as_typed, error_body
 T = TypeVar("T")
 
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 """Neither caches nor nginx may hold events back."""
@@ -72,7 +73,8 @@ class EventStream(Response):
 
     `first` was taken from the generator before the status was decided, so that whatever is refused
     at once is refused with its own status. The generator is closed before this returns. timeout_s
-    bounds the whole, for a generator that says nothing more.
+    bounds the whole, for a generator that says nothing more. After keep_alive_s of silence a
+    comment goes out, so that nothing on the way takes the connection for dead.
     """
 
     def __init__(
@@ -82,9 +84,11 @@ class EventStream(Response):
         headers: Mapping[str, str],
         on_error: Callable[[PenstockError], None] = lambda error: None,
         timeout_s: float | None = None,
+        keep_alive_s: float = 15.0,
     ) -> None:
         self.first, self.frames = first, frames
         self.on_error, self.timeout_s = on_error, timeout_s
+        self.keep_alive_s = keep_alive_s
         self.status_code, self.media_type, self.background = 200, "text/event-stream", None
         self.init_headers({**HEADERS, **headers})
 
@@ -97,15 +101,30 @@ class EventStream(Response):
 
     async def _send(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        loop = asyncio.get_running_loop()
+        self._sent_s = loop.time()
+        comments = asyncio.ensure_future(self._keep_alive(send))
         try:
             await send(start)
             data = self.first
             while data:
                 await _send_body(send, data)
+                self._sent_s = loop.time()
                 data = await self._next()
+            comments.cancel()
             await _send_body(send, b"", more=False)
         finally:
+            comments.cancel()
             await self.frames.aclose()
+
+    async def _keep_alive(self, send: Send) -> None:
+        now = asyncio.get_running_loop().time
+        with suppress(OSError):  # nobody is there: the stream itself finds out
+            while True:
+                await asyncio.sleep(max(0.0, self._sent_s + self.keep_alive_s - now()))
+                if now() >= self._sent_s + self.keep_alive_s:
+                    self._sent_s = now()
+                    await _send_body(send, KEEP_ALIVE)
 
     async def _next(self) -> bytes:
         try:
