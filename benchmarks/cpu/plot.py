@@ -57,7 +57,7 @@ def draw(figures: Figures, path: Path) -> None:
             panel.set_xlabel("tokens/s", fontsize=7)
     picture.suptitle(
         f"{figures.head['machine']['cpu']}, {figures.head['machine']['cores']} cores, "
-        f"{figures.head['machine']['date'][:10]}   (* not installed: an earlier figure, scaled)",
+        f"{figures.head['machine']['date'][:10]}   (* not in this run: an earlier figure, scaled)",
         fontsize=8,
     )
     picture.savefig(path, dpi=110)

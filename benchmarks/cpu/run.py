@@ -44,6 +44,7 @@ def main() -> None:
     lines[0]["options"] = {name: str(value) for name, value in vars(given).items()}
     began = time.monotonic()
     given.out.mkdir(parents=True, exist_ok=True)
+    forget_hardware()
     with (given.out / summary.LINES).open("w") as file:
         print(json.dumps(lines[0]), file=file, flush=True)
         for line in measured(given):
@@ -114,6 +115,14 @@ def one_shape(given: argparse.Namespace, place: Place, engines: list[Engine]) ->
             url = stack.enter_context(serving(place.checkpoint, given.threads, logs / "serve.log"))
         for index in range(given.rounds):
             yield from one_round(given, shape, index, engines, running, limits, url)
+
+
+def forget_hardware() -> None:
+    """So that Penstock's first start measures the machine as it is in this run."""
+    from penstock.engine.packs import user_cache
+
+    for kept in user_cache().glob("hardware-*.toml"):
+        kept.unlink()
 
 
 def prepare(engine: Engine, place: Place, logs: Path) -> None:

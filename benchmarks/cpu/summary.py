@@ -251,7 +251,7 @@ def markdown(figures: Figures) -> str:
         f"{machine['date'][:10]}, {machine['cpu']} ({machine['cpu_id']}), {machine['cores']} cores,"
         f" {machine['memory_bytes'] / 2**30:.0f} GiB; `{figures.head['command']}`. Tokens/s, median"
         " [range] of interleaved rounds; % of what the weights' bytes (A) or their products (B)"
-        " allow at the limits measured in the same rounds. * not installed: an earlier figure,"
+        " allow at the limits measured in the same rounds. * not in this run: an earlier figure,"
         " scaled."
     ]
     for shape in figures.shapes:
