@@ -31,7 +31,9 @@ def test_commands_of_the_readme_exist() -> None:
     from penstock.cli import COMMANDS
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = set(re.findall(r"^penstock (\w+(?: (?:run|serve)\b)?)", text, re.MULTILINE))
+    shown = set(
+        re.findall(r"^penstock (\w+(?: (?:run|serve|stats|explain)\b)?)", text, re.MULTILINE)
+    )
     assert shown
     assert shown <= {" ".join(item.words) for item in COMMANDS}
     targets = set(re.findall(r"\bmake ([a-z-]+)", text))

@@ -124,6 +124,10 @@ class QueueFullError(UnavailableError):
     code = "queue_full"
 
 
+class SloMissError(UnavailableError):
+    code = "slo_miss"
+
+
 class RateLimitError(UnavailableError):
     code = "rate_limit_exceeded"
 

@@ -24,11 +24,16 @@ SCRIPTS = {
         "--pairs 1 --requests 4 --prompt-len 20 --output-len 8",
         "two engines / one engine with all",
     ),
+    "logging": (
+        "--pairs 2 --requests 6 --concurrency 3 --prompt-len 20 --output-len 8",
+        "share of CPU",
+    ),
     "router": ("--decisions 100", "router decision p50"),
     "batch_beside": (
         "--pairs 1 --requests 10 --rate 10 --prompt-len 60 --output-len 8 --rows 4000",
         "TTFT p95, beside a batch / alone",
     ),
+    "slo": ("--pairs 1", "throughput slo / fcfs"),
     "scheduler": ("--pairs 1 --steps 100 --requests 32", "depth 2: median step"),
 }
 
@@ -44,3 +49,12 @@ def test_script_runs_to_its_last_claim(name: str) -> None:
     assert done.returncode == 0, done.stderr
     assert last in done.stdout
     assert "nan" not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "last"), [("scale", "GiB"), ("parity", "figures missed")])
+def test_script_of_the_simulator_runs(name: str, last: str) -> None:
+    command = [sys.executable, "-m", f"benchmarks.sim.{name}", "--tiny"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert last in done.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.cli import main
-from penstock.cli.plan import read_model
+from penstock.cli.inputs import read_model
 from tests.sizing.models import LLAMA_8B
 
 

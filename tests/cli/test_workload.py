@@ -109,3 +109,24 @@ def test_export_writes_a_folder(
     assert sorted(p.name for p in out.iterdir()) == (
         ["config.yml", "trace.csv"] if tool == "inference-perf" else ["requests.jsonl"]
     )
+
+
+def test_a_log_becomes_a_file_that_is_checked_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, made = tmp_path / "log", tmp_path / "w.toml"
+    log.mkdir()
+    lines = [
+        {"t": "request", "id": f"r{i}", "received_s": 1e9 + 0.5 * i, "session": "",
+         "num_prompt": 64, "num_output": 10 + i % 7, "prompt_ids": [i % 5] * 64, "finish": "stop"}
+        for i in range(120)
+    ]  # fmt: skip
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (log / "a-0.jsonl").write_text(text + '{"t": "req')
+    assert main(["workload", "from-log", str(log), "-o", str(made)]) == 0
+    assert "written from 120 lines" in capsys.readouterr().out
+    assert main(["workload", "check", str(made)]) == 0
+    for tool in ("guidellm", "aiperf", "inference-perf"):
+        folder = ("-o", str(tmp_path / tool), "--duration-s", "30")
+        assert main(["workload", "export", str(made), "--tool", tool, *folder]) == 0
+    assert main(["workload", "from-log", str(tmp_path / "none")]) == 2

@@ -37,6 +37,13 @@ def test_sections_are_frozen() -> None:
 
 
 BAD: list[tuple[str, str, Any]] = [
+    ("log", "log_sample", 1.5),
+    ("log", "log_redact", ("prompts",)),
+    ("log", "log_segment_bytes", 10),
+    ("log", "log_max_bytes", 5000),
+    ("log", "log_queue", 0),
+    ("log", "canary_interval_s", -1.0),
+    ("log", "log_fsync", "always"),
     ("model", "model", " "),
     ("model", "dtype", "float8"),
     ("model", "max_model_len", 0),

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from penstock.core.events import Event, Finished, PromptLogprobs, Scheduled, TokensOut
+from penstock.core.events import (
+    Event,
+    Finished,
+    PromptLogprobs,
+    Queued,
+    Scheduled,
+    TokensOut,
+)
 from penstock.core.plan import TokenLogprobs
 from penstock.core.request import FinishReason
 from penstock.engine.client import EngineStats
@@ -145,3 +152,11 @@ async def test_sinks_see_every_step() -> None:
     rig.boxes.subscribe(lambda events, stats: seen.append(stats.step))
     rig.say(step=4)
     assert seen == [4]
+
+
+async def test_the_predicted_time_comes_with_the_first_delta() -> None:
+    rig = Rig()
+    (box,) = rig.boxes.open([submission("a", [1])])
+    told = [Queued("a", 1.0, 1, predicted_ttft_s=0.25), TokensOut("a", 1.2, 0, [7])]
+    rig.boxes.deliver([*told, finished("a", FinishReason.LENGTH)], EngineStats(at=1.2))
+    assert [delta.predicted_ttft_s async for delta in box] == [0.25]

@@ -43,14 +43,17 @@ MODELS = {
         oracle.Shape("lora", "Phi3Config", 0, {"head_dim": 16}),
         ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
     ),
-    "granite": ("granite", oracle.Shape("lora", "GraniteConfig", 0, oracle.GRANITE), ALL),
+    "granite": (
+        "granite",
+        oracle.Shape("lora", "GraniteConfig", 0, oracle.GRANITE | {"head_dim": 16}),
+        ALL,
+    ),
     "qwen3_moe": (
         "qwen3_moe",
         oracle.Shape("lora", "Qwen3MoeConfig", 0, oracle.QWEN3_MOE),
         ATTENTION,
     ),
 }
-"""granite's heads of 12 fit torch alone"""
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +142,6 @@ def test_more_adapters_than_slots_take_turns(backend: str, folder: Path) -> None
 def test_a_cover_of_mixes_of_every_kind_of_model(
     name: str, slots: int, backend: str, folder: Path
 ) -> None:
-    if backend == NATIVE and name == "granite":
-        pytest.skip("heads of 12")
     check(name, backend, test_mix.COVER, slots, folder)
 
 

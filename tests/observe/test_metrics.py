@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.core.events import Event, Finished, Preempted, Queued, Scheduled, TokensOut
+from penstock.config import LogConfig
+from penstock.core.events import (
+    Blocked,
+    Chunk,
+    Event,
+    Finished,
+    Preempted,
+    Queued,
+    Scheduled,
+    TokensOut,
+    WaitReason,
+)
 from penstock.core.request import FinishReason
 from penstock.engine.client import EngineStats, ModelInfo
 from penstock.errors import ContextLengthError
 from penstock.observe.catalog import CATALOG
 from penstock.observe.metrics import Metrics
+from penstock.observe.requestlog import RequestLog
 
 
 class Page:
@@ -214,3 +227,36 @@ def test_requests_leave_nothing_behind() -> None:
     ends: list[Event] = [finished("q", 6.5, FinishReason.TIMEOUT, 0)]
     metrics([*ends, finished("never", 6.5, FinishReason.ERROR, 0)], EngineStats(at=6.5))
     assert metrics.num_live == 0
+
+
+def test_why_the_queue_stood_and_who_was_busy() -> None:
+    metrics = Metrics("demo")
+    steps: list[list[Event]] = [
+        [Blocked(10.0, WaitReason.SLOTS, "a", "b"), Chunk("a", 10.0, 1, 0, 8)],
+        [Blocked(12.0, WaitReason.BLOCKS, "a", "b")],
+        [Blocked(12.5, None)],
+        [Blocked(20.0, WaitReason.SLOTS, "c", "d")],
+    ]
+    for at, events in enumerate(steps):
+        working = {"step": at, "decode_tokens": 1, "step_s": 0.5, "device_s": 0.25}
+        metrics(events, EngineStats(at=10.0 + at, **working))
+    page = Page(metrics)
+    assert page("queue_blocked_seconds_total", reason="slots") == 2.0
+    assert page("queue_blocked_seconds_total", reason="blocks") == 0.5
+    assert page("prefill_chunks_total") == 1
+    assert page("engine_uptime_seconds") == 3.0
+    assert page("engine_working_seconds_total") == 2.0
+    assert page("device_busy_seconds_total") == 1.0
+
+
+def test_the_log_and_the_canary_report(tmp_path: Path) -> None:
+    metrics, log = Metrics("demo"), RequestLog(LogConfig(log_dir=str(tmp_path)), {"version": "0"})
+    log.note("test", "x")
+    log.close()
+    metrics.watch_log(log)
+    metrics.canary(True)
+    metrics.canary(False)
+    page = Page(metrics)
+    assert page("log_written_bytes_total") == log.written_bytes > 0
+    assert (page("log_failed"), page("log_dropped_total"), page("log_queue_depth")) == (0, 0, 0)
+    assert page("canary_runs_total", result="failed") == 1

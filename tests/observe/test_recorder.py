@@ -46,6 +46,7 @@ def opened(id: str = "r", n: int = 1, **fields: Any) -> Opened:
         "priority": 0,
         "session": "s",
         "salt": "",
+        "adapter": None,
         "arrival_s": 10.0,
         "deadline_s": None,
         "admitted_s": 10.125,

@@ -6,7 +6,14 @@ import msgspec
 import pytest
 
 from penstock.errors import InvalidFieldError
-from penstock.server.calls import Asked, Call, chat_call, completions_call, header_seconds
+from penstock.server.calls import (
+    Asked,
+    Call,
+    chat_call,
+    completions_call,
+    header_class,
+    header_seconds,
+)
 from penstock.server.fields import CHAT, COMPLETIONS, parse
 from tests.llm.fake_client import FakeClient, llm_over, saying
 from tests.server.stage import MESSAGES, TOKENIZER
@@ -122,3 +129,10 @@ def test_the_deadline_in_a_header() -> None:
     for text in ("soon", "-1", "0", "nan", "inf", ""):
         with pytest.raises(InvalidFieldError, match="X-Request-Timeout must be a number of sec"):
             header_seconds(text)
+
+
+def test_the_class_in_a_header() -> None:
+    assert header_class(None) == ""
+    assert header_class(" batch ") == "batch"
+    with pytest.raises(InvalidFieldError, match="interactive, agent or batch"):
+        header_class("urgent")

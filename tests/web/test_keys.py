@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import AuthError
-from penstock.web.keys import KeyGate, Keys
+from penstock.web.keys import KeyGate, Keys, mark
 
 
 def test_no_keys_lets_everybody_in() -> None:
@@ -48,3 +48,8 @@ async def test_the_gate_guards_all_but_the_open_paths() -> None:
     ]:
         await gate({"type": "http", "path": path, "headers": headers}, receive, send)
     assert statuses == [200, 401, 200, 401]
+
+
+def test_what_logs_say_of_a_key() -> None:
+    assert mark("Bearer one") == mark("bearer  one ") != mark("Bearer two")
+    assert (mark(None), mark("Bearer"), len(mark("Bearer one"))) == ("", "", 8)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from penstock.bench.http import HttpClient, Response
+from penstock.bench.http import NONE, HttpClient, Response
 from penstock.bench.sse import SseParser
 from penstock.core.events import Finished, Queued
 from penstock.core.request import FinishReason
@@ -60,7 +61,9 @@ class Exchange:
     arrivals_s: list[float] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     ended_s: float = 0.0
-    """when the last chunk arrived"""
+    """when the last chunk arrived, or when it failed"""
+    token_ids: list[int] = field(default_factory=list)
+    """of the output, where the server tells them"""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     usage_tokens: int | None = None
@@ -96,12 +99,14 @@ class Exchange:
         return progress.finish(finished), [gap for gap in gaps if gap is not None]
 
 
-async def exchange(client: HttpClient, path: str, body: bytes) -> Exchange:
+async def exchange(
+    client: HttpClient, path: str, body: bytes, headers: Mapping[str, str] = NONE
+) -> Exchange:
     """Send one streaming request (JSON) and read it to its end; failures are told in `error`."""
     seen = Exchange()
     stream = _Stream(seen)
     try:
-        response = await client.post(path, body, stream.feed)
+        response = await client.post(path, body, stream.feed, headers)
     except TimeoutError:
         seen.error = "timeout"
     except OSError as error:
@@ -140,6 +145,7 @@ class _Stream:
             seen.cached_tokens = (details and details.cached_tokens) or 0
         for choice in chunk.choices:
             seen.finish_reason = choice.finish_reason or seen.finish_reason
+            seen.token_ids += choice.token_ids or ()
             tokens = len(choice.token_ids) if choice.token_ids is not None else _has_text(choice)
             if tokens:
                 seen.arrivals_s.append(arrived_s)

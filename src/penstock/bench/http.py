@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -18,6 +18,7 @@ import httptools
 
 from penstock.errors import ConfigError
 
+NONE: Mapping[str, str] = {}
 Sink = Callable[[float, bytes], None]
 """Called with the arrival time (perf_counter seconds) and each piece of a 2xx body."""
 
@@ -145,12 +146,14 @@ class HttpClient:
         """Raises ConnectionError, OSError, TimeoutError."""
         return await self._send(self._encode("GET", path, b""), None)
 
-    async def post(self, path: str, body: bytes, sink: Sink | None = None) -> Response:
+    async def post(
+        self, path: str, body: bytes, sink: Sink | None = None, headers: Mapping[str, str] = NONE
+    ) -> Response:
         """Send a JSON body. A 2xx body goes to `sink`, piece by piece, when there is one.
 
         Raises ConnectionError, OSError, TimeoutError, and whatever the sink raises.
         """
-        return await self._send(self._encode("POST", path, body), sink)
+        return await self._send(self._encode("POST", path, body, headers), sink)
 
     async def open(self, count: int) -> None:
         """Have `count` connections ready, so that no request pays for its handshake."""
@@ -193,8 +196,11 @@ class HttpClient:
         )
         return connection
 
-    def _encode(self, method: str, path: str, body: bytes) -> bytes:
+    def _encode(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str] = NONE
+    ) -> bytes:
         head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._head}"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         return f"{head}\r\n".encode("latin-1") + body

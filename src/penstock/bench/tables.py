@@ -1,10 +1,14 @@
-"""A report of `bench serve` for the terminal."""
+"""Measured levels and points for the terminal and the page."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 
+from penstock.bench.points import Point
 from penstock.bench.serve import METRICS, Report
+from penstock.report import svg
 from penstock.report.tables import number, spread_cells, table
 
 NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end"}
@@ -74,3 +78,48 @@ def _roofline(report: Report) -> list[RenderableType]:
     names = ("concurrency", "steps", "MB", "G operations", "floor, ms", "measured, ms")
     columns = (*names, "floor / measured", "bound")
     return [table("Roofline of the server's steps, means", columns, rows)] if rows else []
+
+
+def points_table(points: Sequence[Point]) -> RenderableType:
+    """Serial, rates and burst side by side; requests/s first."""
+    columns = (
+        "point", "requests/s", "output tok/s", "goodput", "TTFT p50", "TTFT p99", "ITL p50",
+        "ITL p99", "promises",
+    )  # fmt: skip
+    rows = []
+    for point in points:
+        summary = point.summary
+        ttft, itl = summary.metrics["ttft_s"].at, summary.metrics["itl_s"].at
+        kept = summary.verdict is not None and summary.verdict.passed
+        rows.append(
+            (
+                point.name, number(summary.requests_per_s, 3),
+                number(summary.output_tokens_per_s), number(summary.goodput_per_s, 3),
+                *(number(1e3 * m[q].value) for m in (ttft, itl) for q in ("p50", "p99")),
+                "kept" if kept else "BROKEN",
+            )
+        )  # fmt: skip
+    return table("Points (latency in ms)", columns, rows)
+
+
+def points_page(points: Sequence[Point]) -> list[str]:
+    """Plots over the rate that was reached."""
+    ordered = sorted(points, key=lambda point: point.summary.requests_per_s)
+
+    def curve(metric: str, q: str) -> list[tuple[float, float]]:
+        return [
+            (p.summary.requests_per_s, 1e3 * p.summary.metrics[metric].at[q].value)
+            for p in ordered
+            if p.summary.metrics[metric].count
+        ]
+
+    tokens = [(p.summary.requests_per_s, p.summary.output_tokens_per_s) for p in ordered]
+    shown = [
+        svg.lines("Output by rate", "requests/s", "tok/s", [("output tokens/s", tokens)]),
+        *(
+            svg.lines(f"{name} by rate", "requests/s", "ms",
+                      [(q, curve(metric, q)) for q in ("p50", "p99")])
+            for metric, name in (("ttft_s", "TTFT"), ("itl_s", "ITL"))
+        ),
+    ]  # fmt: skip
+    return [plot for plot in shown if plot]

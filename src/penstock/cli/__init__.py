@@ -33,6 +33,16 @@ COMMANDS = (
         "Measure any OpenAI-style server under load",
     ),
     Command(
+        ("bench", "run"),
+        "penstock.cli.bench:load",
+        "Drive any OpenAI-style server with a workload and judge it by its promises",
+    ),
+    Command(
+        ("bench", "compare"),
+        "penstock.cli.bench:compare",
+        "Two runs side by side: what changed, and whether that can be chance",
+    ),
+    Command(
         ("workload", "init"),
         "penstock.cli.workload:init",
         "Write a workload file to fill in",
@@ -53,6 +63,11 @@ COMMANDS = (
         "Fit a workload file to recorded traffic",
     ),
     Command(
+        ("workload", "from-log"),
+        "penstock.cli.workload:from_log",
+        "Fit a workload file to what a server logged",
+    ),
+    Command(
         ("workload", "export"),
         "penstock.cli.workload:export",
         "Write the load for guidellm, aiperf or inference-perf",
@@ -61,6 +76,11 @@ COMMANDS = (
         ("plan",),
         "penstock.cli.plan:plan",
         "Size a deployment for a workload before paying for it",
+    ),
+    Command(
+        ("simulate",),
+        "penstock.cli.simulate:simulate",
+        "Run a workload on the production scheduler in virtual time",
     ),
     Command(
         ("hw", "show"),
@@ -134,6 +154,7 @@ COMMANDS = (
     ),
 )
 GROUPS = {
+    "bench": "Measure any OpenAI-style server under load",
     "workload": "Define a workload, draw it, and generate its load",
     "logs": "Read what a server logged (--log-dir)",
     "hw": "What devices can do and what they cost",

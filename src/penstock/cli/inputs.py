@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import penstock
 from penstock.errors import ConfigError
+from penstock.sizing.shape import ModelShape, read_shape
 from penstock.workload import file, replay, traces
 from penstock.workload.arrivals import windowed_rates
 from penstock.workload.definition import Workload
@@ -35,6 +39,20 @@ def write_text(path: str, content: str, flag: str) -> None:
     except OSError as error:
         cause = f"{flag} is {path!r}: it cannot be written: {error.strerror}."
         raise ConfigError(cause, cure="Make the folder first.", param=flag) from None
+
+
+def read_log(folder: str, flag: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """(file, line, record) of a folder of logs; a torn last line is passed over. Raises
+    ConfigError for another line that is no JSON."""
+    for path in sorted(Path(folder).rglob("*.jsonl*")):
+        lines = read_text(str(path), flag).splitlines()
+        for number, line in enumerate(lines, 1):
+            try:
+                yield str(path), number, json.loads(line)
+            except json.JSONDecodeError as error:
+                if number < len(lines):
+                    cause = f"{path}:{number}: not JSON: {error.msg}."
+                    raise ConfigError(cause, cure="Remove that line.", param=flag) from None
 
 
 def read_trace(path: str, format: str | None = None) -> Trace:
@@ -71,3 +89,13 @@ def load_workload(path: str) -> Load:
     name = workload.arrivals.trace
     trace = read_trace(str(Path(path).parent / name)) if name else None
     return Load(workload, trace)
+
+
+def read_model(name: str) -> ModelShape:
+    """The shape of `demo`, of a folder with a config.json, or of such a file."""
+    if name == "demo":
+        path = Path(penstock.__file__).parent / "demo" / "model" / "config.json"
+    else:
+        path = Path(name)
+        path = path / "config.json" if path.is_dir() else path
+    return read_shape(read_text(str(path), "--model"), str(path))

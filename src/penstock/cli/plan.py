@@ -10,8 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-import penstock
-from penstock.cli.inputs import load_workload, read_text, write_text
+from penstock.cli.inputs import load_workload, read_model, read_text, write_text
 from penstock.config.option import option
 from penstock.config.tree import all_options
 from penstock.errors import ConfigError
@@ -23,7 +22,7 @@ from penstock.sizing.command import lacks, serve_command
 from penstock.sizing.demand import rates_of, waits
 from penstock.sizing.hardware import PRICES, choose, read_devices, table
 from penstock.sizing.precision import PRECISIONS, precision
-from penstock.sizing.shape import ModelShape, read_shape
+from penstock.sizing.shape import ModelShape
 from penstock.sizing.sizer import Answer, Scope, size
 from penstock.workload.definition import Workload
 
@@ -144,13 +143,3 @@ def _scope(options: PlanOptions) -> Scope:
     if options.hypothetical:
         return scope
     return replace(scope, lacks=lambda setup: lacks(setup, KERNELS, flags))
-
-
-def read_model(name: str) -> ModelShape:
-    """The shape of `demo`, of a folder with a config.json, or of such a file."""
-    if name == "demo":
-        path = Path(penstock.__file__).parent / "demo" / "model" / "config.json"
-    else:
-        path = Path(name)
-        path = path / "config.json" if path.is_dir() else path
-    return read_shape(read_text(str(path), "--model"), str(path))

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from penstock.cli.inputs import load_workload, read_text, read_trace, write_text
+from penstock.cli.inputs import load_workload, read_log, read_text, read_trace, write_text
 from penstock.config.option import option
 from penstock.errors import ConfigError
 from penstock.report import workload as drawing
 from penstock.settings import command
 from penstock.workload import export as exporting
-from penstock.workload import file
+from penstock.workload import file, requestlog
 from penstock.workload.archetypes import PRESETS, TO_FILL_IN
-from penstock.workload.fit import fit
+from penstock.workload.fit import Fitted, fit
 from penstock.workload.sessions import promised_service
 from penstock.workload.traces import FORMATS, Trace
 
@@ -120,15 +120,42 @@ def from_trace(options: FromTraceOptions) -> int:
     base = PRESETS[options.archetype]()
     beside = Path(options.output).parent if options.output else Path()
     relative = os.path.relpath(options.trace, beside)
-    fitted = fit(trace, base, relative, keep_times=options.replay)
+    return _write(fit(trace, base, relative, keep_times=options.replay), trace, options.output)
+
+
+@dataclass(frozen=True, slots=True)
+class FromLogOptions:
+    log: str = option(MISSING, "The folder that `penstock serve --log-dir` wrote", positional=True)
+    archetype: str = option(
+        "chatbot", "What to take for the fields that no log tells", choices=tuple(PRESETS)
+    )
+    holes: str = option(
+        "refuse", "Long stretches without a request: an error, kept, or cut out",
+        choices=("refuse", "keep", "close"),
+    )  # fmt: skip
+    output: str | None = option(None, "File to write", automatic="the terminal", short="-o")
+
+
+@command(own=FromLogOptions)
+def from_log(options: FromLogOptions) -> int:
+    """Fit a workload file to what a server logged: rates, lengths, shared prefixes."""
+    if not Path(options.log).is_dir():
+        cause = f"the log is {options.log!r}: no folder."
+        raise ConfigError(cause, cure="Name the folder of --log-dir.", param="log")
+    records = ((line, record) for _, line, record in read_log(options.log, "log"))
+    trace = _whole(requestlog.trace_of(records, options.log), options.holes)
+    return _write(fit(trace, PRESETS[options.archetype](), ""), trace, options.output)
+
+
+def _write(fitted: Fitted, trace: Trace, output: str | None) -> int:
     text = file.to_toml(fitted.workload, comments=True)
     for note in fitted.notes:
         print(f"note: {note}", file=sys.stderr)
-    if options.output is None:
+    if output is None:
         print(text, end="")
     else:
-        write_text(options.output, text, "--output")
-        print(f"{options.output} written from {len(trace.rows) or len(trace.rates):,} lines")
+        write_text(output, text, "--output")
+        print(f"{output} written from {len(trace.rows) or len(trace.rates):,} lines")
     return 0
 
 

@@ -31,12 +31,34 @@ class EngineConfig:
     scheduling_policy: str = option(
         "fcfs",
         "Order of the queue: `fcfs` first come, first served; `priority` by the request's"
-        " `priority`, lower first",
-        choices=("fcfs", "priority"),
+        " `priority`, lower first; `slo` aims at what the classes of requests are promised",
+        choices=("fcfs", "priority", "slo"),
     )
     priority_ageing_s: float = option(
         10.0,
         "With `priority`: waiting time that is worth one level, so that nobody starves",
+        unit="seconds",
+    )
+    default_slo_class: str = option(
+        "interactive",
+        "With `slo`: class of requests that name none (field `slo_class`, header X-Slo-Class)",
+        choices=("interactive", "agent", "batch"),
+    )
+    slo_interactive_ttft_s: float = option(
+        1.0, "With `slo`: time to the first token promised to interactive requests", unit="seconds"
+    )
+    slo_interactive_itl_s: float = option(
+        0.2, "With `slo`: longest time between two tokens of interactive requests", unit="seconds"
+    )
+    slo_agent_ttft_s: float = option(
+        5.0, "With `slo`: time to the first token promised to agents", unit="seconds"
+    )
+    slo_agent_itl_s: float = option(
+        0.5, "With `slo`: longest time between two tokens of agents", unit="seconds"
+    )
+    slo_batch_ttft_s: float = option(
+        600.0,
+        "With `slo`: how long batch requests, which fill idle capacity, may be passed by others",
         unit="seconds",
     )
     cached_token_cost: float = option(

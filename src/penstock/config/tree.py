@@ -98,6 +98,8 @@ def _check_engine(engine: EngineConfig) -> None:
     _at_least(engine, "max_num_batched_tokens", 1)
     _at_least(engine, "max_num_mixed_prefill_tokens", 0)
     _at_least(engine, "priority_ageing_s", 0.001)
+    for name in ("interactive_ttft", "interactive_itl", "agent_ttft", "agent_itl", "batch_ttft"):
+        _at_least(engine, f"slo_{name}_s", 0.001)
     ok = 0 <= engine.cached_token_cost <= 1
     cure = "Give a number from 0 to 1."
     _require(ok, "cached_token_cost", engine.cached_token_cost, "out of range", cure)

@@ -56,10 +56,22 @@ class PrefixIndex:
         for layer in (self._held, self._sent):
             _clear(layer, list(layer), engine)
 
-    def depths(self, hashes: Sequence[bytes]) -> dict[int, int]:
-        """Blocks from the start that each engine holds, for engines that hold any."""
+    def deepest(self, hashes: Sequence[bytes], among: int = -1) -> int:
+        """The engines, as bits, that hold the most blocks from the start; 0: none holds any."""
+        best, low, high = 0, -1, len(hashes)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if holders := self._holders(hashes[middle]) & among:
+                best, low = holders, middle
+            else:
+                high = middle
+        return best
+
+    def depths(self, hashes: Sequence[bytes], among: int = -1) -> dict[int, int]:
+        """Blocks from the start that each engine holds, for engines that hold any. among: as bits,
+        those that are asked for."""
         depths: dict[int, int] = {}
-        if not hashes or not (first := self._holders(hashes[0])):
+        if not hashes or not (first := self._holders(hashes[0]) & among):
             return depths
         # Spans (low, holders there, high, holders there): the engines that hold block `low` but
         # not `high` end between the two. Nobody holds the block after the last.

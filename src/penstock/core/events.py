@@ -38,6 +38,8 @@ class Queued:
     num_prompt: int
     arrived: float | None = None
     """when the server received it, on the same clock; None: not told"""
+    predicted_ttft_s: float | None = None
+    """seconds from then to the first token, as predicted (policy `slo`)"""
 
 
 @dataclass(slots=True)

@@ -94,8 +94,9 @@ class Wait:
     """A stretch in the queue."""
 
     reason: str
-    """`step`: the step under way; `slots`, `tokens`, `blocks`, `preemption`, `result`: the limit
-    that stopped the first in the queue; `prefix`: another one computes the same prefix"""
+    """`step`: the step under way; `slots`, `tokens`, `blocks`, `background`, `preemption` or
+    `result`: what stopped the first in the queue; `prefix`: another one computes the same prefix;
+    `adapter`: all slots for adapters are in use"""
     s: float
     behind: str = ""
     """id of the request in front: the queue's first, or the one that runs longest"""
@@ -178,7 +179,9 @@ class RequestRecord:
     priority: int = 0
     stream: bool = False
     salt: str = ""
-    """beginning of the SHA-256 of its cache salt: only equal ones share a cache"""
+    """of cache salt and adapter: only equal ones share a cache"""
+    adapter: dict[str, str] | None = None
+    """its name, folder and digest, where the request chose one"""
     deadline: float | None = None
     parsed: float | None = None
     """body read and checked"""

@@ -148,6 +148,8 @@ class Submission:
     """lower is sooner (policy `priority`)"""
     deadline_s: float | None = None
     """absolute, on the same clock as arrival_s; past it the work is dropped"""
+    slo_class: str = ""
+    """interactive, agent or batch (policy `slo`); empty: the policy's default"""
     cache_salt: str = ""
     """only requests of the same salt share cached prefixes"""
     tenant: str = ""
@@ -160,6 +162,9 @@ class Submission:
     output: list[int] = field(default_factory=list)
     """ids that another engine generated for it already: this one continues after them, and the
     next draw's output position is their number"""
+    block_hashes: list[bytes] = field(default_factory=list)
+    """names of the full blocks of prompt and output, where they are known without the ids (traces,
+    simulation); empty: they are made from the ids"""
 
     @property
     def cache_keys(self) -> list[str]:

@@ -125,7 +125,7 @@ class Router:
         loads = [self._load(view) for view in alive]
         kept = self._under_share(alive, loads)
         views, loads = [alive[i] for i in kept], [loads[i] for i in kept]
-        depths = self.index.depths(ask.hashes)
+        depths = self.index.depths(ask.hashes, sum(1 << view.index for view in views))
         scores = {
             "prefix": _prefix_scores(ask, views, depths),
             "load": _load_scores(loads),

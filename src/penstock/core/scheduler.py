@@ -175,7 +175,7 @@ class Scheduler:
         elif submission.group:
             request.key = prefix.root(*keys, submission.group)
         if request.key:
-            prefix.extend(request.hashes, request.key, request.tokens, self.pool.block_size)
+            self._tables.name_blocks(request)
         # These need every prompt position's hidden state, which the cache does not hold.
         whole = sampling.prompt_logprobs is not None or sampling.pooling == "mean"
         request.reads_cache = bool(request.key) and not whole
@@ -495,7 +495,7 @@ class Scheduler:
 
     def _commit(self, request: Request, full: int) -> None:
         """The first `full` blocks are written: let others read them."""
-        prefix.extend(request.hashes, request.key, request.tokens, self.pool.block_size)
+        self._tables.name_blocks(request)
         for index in range(request.commits, full):
             block_hash = request.hashes[index]
             self._tables.commit(request, index)

@@ -22,6 +22,11 @@ class SharedPrefixes:
     def num_held(self) -> int:
         return len(self._awaited)
 
+    @property
+    def leading(self) -> bool:
+        """Whether somebody computes blocks that others could wait for."""
+        return bool(self._leaders)
+
     def lead(self, request: Request, hits: int) -> None:
         """`request` starts to compute its full blocks from index `hits` on."""
         for block_hash in request.hashes[hits:]:
@@ -48,7 +53,7 @@ class SharedPrefixes:
         """The block is in the cache: those that waited for it may go on."""
         if self._leaders.get(block_hash) is request:
             del self._leaders[block_hash]
-        return self._release(block_hash)
+        return self._release(block_hash) if self._behind else ()
 
     def leader_left(self, request: Request) -> list[Request]:
         """It computes no further: whoever waited for its blocks must look again."""

@@ -6,6 +6,7 @@ before that is given back and marked DROPPED; the tables of all groups stay equa
 
 from __future__ import annotations
 
+from penstock.core import prefix
 from penstock.core.blocks import BlockPool
 from penstock.core.plan import BlockDelta, KVGroup
 from penstock.core.request import Request
@@ -122,6 +123,14 @@ class BlockTables:
                 self.pool.release(table[first:keep])
                 table[first:keep] = [DROPPED] * (keep - first)
                 request.first_needed[g] = keep
+
+    def name_blocks(self, request: Request) -> None:
+        """Append to its hashes those of its full blocks of known tokens."""
+        hashes, given, size = request.hashes, request.submission.block_hashes, self.pool.block_size
+        if given:
+            hashes.extend(given[len(hashes) : len(request.tokens) // size])
+        else:
+            prefix.extend(hashes, request.key, request.tokens, size)
 
     def commit(self, request: Request, index: int) -> None:
         for g, table in enumerate(request.blocks):

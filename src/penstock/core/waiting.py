@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from penstock.core.events import Blocked, WaitReason
 from penstock.core.fair import FairShares, Share
@@ -22,11 +22,16 @@ class Waiting:
         self._queues: dict[Share, Queue] = {}
         self._next: Share = (False, "")
         self._count = 0
-        self._stood: tuple[WaitReason | None, str] = (None, "")
-        """what `Blocked` said last"""
+        self.stood: tuple[WaitReason | None, str] = (None, "")
+        """reason and head, as `Blocked` said last"""
 
     def __len__(self) -> int:
         return self._count
+
+    def __iter__(self) -> Iterator[Request]:
+        """In no order."""
+        everyone = (request for queue in self._queues.values() for _, request in queue)
+        return (request for request in everyone if request.status is Status.WAITING)
 
     def push(self, request: Request) -> None:
         request.status = Status.WAITING
@@ -84,14 +89,12 @@ class Waiting:
         news."""
         first = self.first() if reason else None
         news = (reason, first.id) if first else (None, "")
-        if news == self._stood:
+        if news == self.stood:
             return []
-        self._stood = news
+        self.stood = news
         behind = min(running, key=lambda request: request.order).id if first and running else ""
         return [Blocked(now, *news, behind)]
 
     def check(self) -> None:
         """Raises AssertionError when the count is wrong."""
-        everyone = [request for queue in self._queues.values() for _, request in queue]
-        waiting = sum(request.status is Status.WAITING for request in everyone)
-        assert waiting == self._count, "the waiting count is wrong"
+        assert len(list(self)) == self._count, "the waiting count is wrong"

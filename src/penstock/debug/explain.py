@@ -23,6 +23,7 @@ WAITS = {
     "background": "queue: background work makes room",
     "result": "queue: a step still computes it",
     "prefix": "queue: another request computes the same prefix",
+    "adapter": "queue: all slots for adapters are in use",
 }
 
 

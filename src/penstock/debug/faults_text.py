@@ -14,6 +14,8 @@ EARLY = 0.5
 """A turn that leaves the earlier prompt before this share of it has lost the cache."""
 SAME = 0.5
 """Share of 8-token runs that two prompts have in common to be one conversation."""
+CHATS = ("chat", "/v1/responses", "/v1/messages")
+"""endpoints whose prompts a template renders"""
 LOOP = 10
 """equal prompts, or equal answers, in one session"""
 
@@ -66,7 +68,7 @@ def no_generation_prompt(log: Log) -> Finding | None:
     chats, found = [], []
     for record in log.requests:
         tail = _golden(log, record, "prompt")
-        if record.endpoint == "chat" and isinstance(tail, list) and tail and record.prompt_ids:
+        if record.endpoint in CHATS and isinstance(tail, list) and tail and record.prompt_ids:
             chats.append(record)
             if record.prompt_ids[-len(tail) :] != tail:
                 found.append(record)

@@ -17,8 +17,9 @@ import msgspec
 
 from penstock.config import Config
 from penstock.core.records import ChoiceRecord, Header, RequestRecord
-from penstock.core.request import Sampling
+from penstock.core.request import Adapter, Sampling
 from penstock.debug.direct import deltas, generate
+from penstock.engine import peft
 from penstock.errors import ConfigError, PenstockError
 from penstock.llm import AsyncLLM
 
@@ -87,7 +88,7 @@ async def replay(
             header = headers.get(record.start)
             logged = header.hashes if header is not None else {}
             result = await replay_one(llm, record)
-            result.changed = {
+            result.changed |= {
                 name: (value, hashes.get(name, ""))
                 for name, value in logged.items()
                 if value != hashes.get(name)
@@ -107,6 +108,11 @@ async def replay_one(llm: AsyncLLM, record: RequestRecord) -> Result:
     if "params" in record.redacted:
         result.refused = "its parameters are redacted"
         return result
+    try:
+        await _check_adapter(llm, result)
+    except PenstockError as error:
+        result.refused = str(error)
+        return result
     for choice in record.choices:
         if not choice.ids:
             continue
@@ -118,12 +124,26 @@ async def replay_one(llm: AsyncLLM, record: RequestRecord) -> Result:
     return result
 
 
+async def _check_adapter(llm: AsyncLLM, result: Result) -> None:
+    """Raises what keeps the adapter of the record from being used here."""
+    adapter, room = adapter_of(result.record), llm.info.adapters
+    if adapter is None:
+        return
+    if room is None:
+        raise ConfigError("This engine has no slots for adapters.", cure="Give --max-loras.")
+    now = await asyncio.to_thread(peft.check, adapter.name, adapter.path, room)
+    if now.digest != adapter.digest:
+        result.changed["adapter"] = (adapter.digest, now.digest)
+
+
 async def _compare(
     llm: AsyncLLM, record: RequestRecord, choice: ChoiceRecord, result: Result
 ) -> None:
     logged, prompt = choice.ids or [], record.prompt_ids or []
     name = f"replay-{record.id}"
-    ids, logprobs = await generate(llm.client, name, prompt, sampling_of(record, choice))
+    ids, logprobs = await generate(
+        llm.client, name, prompt, sampling_of(record, choice), adapter=adapter_of(record)
+    )
     result.tokens += len(logged)
     place = next((i for i, (a, b) in enumerate(zip(logged, ids, strict=False)) if a != b), None)
     if place is None and len(ids) != len(logged):
@@ -138,8 +158,8 @@ async def _compare(
     gap = None
     if was is not None and now is not None:
         before = [*prompt, *logged[:place]]
-        gap = await _logprob(llm, name, before, now)
-        gap -= await _logprob(llm, name, before, was)
+        gap = await _logprob(llm, record, before, now)
+        gap -= await _logprob(llm, record, before, was)
     result.divergences.append(Divergence(choice.index, place, was, now, gap))
 
 
@@ -155,11 +175,23 @@ def sampling_of(record: RequestRecord, choice: ChoiceRecord) -> Sampling:
     return sampling
 
 
-async def _logprob(llm: AsyncLLM, name: str, before: Sequence[int], token: int) -> float:
+def adapter_of(record: RequestRecord) -> Adapter | None:
+    return None if record.adapter is None else Adapter(**record.adapter)
+
+
+async def _logprob(
+    llm: AsyncLLM, record: RequestRecord, before: Sequence[int], token: int
+) -> float:
     """Of `token` behind `before`, by the model alone."""
     sampling = Sampling(temperature=0.0, max_tokens=1, prompt_logprobs=0)
     found = float("nan")
-    async for delta in deltas(llm.client, name, [*before, token], sampling):
+    async for delta in deltas(
+        llm.client,
+        f"replay-{record.id}",
+        [*before, token],
+        sampling,
+        adapter=adapter_of(record),
+    ):
         if delta.prompt_logprobs:
             found = delta.prompt_logprobs[-1].logprob
     return found

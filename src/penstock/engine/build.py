@@ -15,12 +15,11 @@ import torch
 from penstock.config import Config
 from penstock.core.blocks import BlockPool
 from penstock.core.clock import Clock
-from penstock.core.fair import FairShares
 from penstock.core.limits import Limits
 from penstock.core.plan import UNKNOWN, AdapterLoad, BlockDelta, Entry, Executor, KVGroup, StepPlan
-from penstock.core.policy import make_policy
 from penstock.core.request import Sampling
 from penstock.core.scheduler import Scheduler
+from penstock.core.slo_scheduler import make_scheduler
 from penstock.engine.activity import Activity
 from penstock.engine.adapters import AdapterStore
 from penstock.engine.client import AdapterRoom, ModelInfo
@@ -244,9 +243,7 @@ def _scheduler(
     if engine.data_parallel_size > 1:
         # The router is told of a group with full attention, for that keeps whole prefixes.
         pool.watch(next((g for g, group in enumerate(groups) if not group.window), 0))
-    policy = make_policy(engine.scheduling_policy, engine.priority_ageing_s)
-    fair = FairShares(engine.cached_token_cost)
-    return Scheduler(limits, pool, groups, policy, clock, cache_key, fair)
+    return make_scheduler(engine, limits, pool, groups, clock, cache_key)
 
 
 def _info(part: Part, room: Room, cache_key: str, cache_bytes: int) -> ModelInfo:

@@ -31,6 +31,8 @@ class Delta:
     finish: FinishReason | None = None
     stop_id: int | None = None
     cached_tokens: int = 0
+    predicted_ttft_s: float | None = None
+    """seconds from arrival to the first token, as predicted at admission (policy `slo`)"""
     error: dict[str, Any] | None = None
 
 

@@ -12,7 +12,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from penstock import errors
-from penstock.core.events import Embedded, Event, Finished, PromptLogprobs, Scheduled, TokensOut
+from penstock.core.events import (
+    Embedded,
+    Event,
+    Finished,
+    PromptLogprobs,
+    Queued,
+    Scheduled,
+    TokensOut,
+)
 from penstock.core.request import FinishReason, Submission
 from penstock.engine.client import Delta, EngineStats
 from penstock.errors import EngineDeadError, EngineStuckError, InvalidFieldError
@@ -29,6 +37,7 @@ class Mailbox:
         self._forget = forget
         self._delta: Delta | None = None
         self._cached_tokens = 0
+        self._predicted_ttft_s: float | None = None
         self._prompt_logprobs: list[Any] | None = None
         self._wanted: asyncio.Future[None] | None = None
         self._began = False
@@ -79,6 +88,8 @@ class Mailbox:
             self._merge().embedding = event.vector
         elif isinstance(event, Scheduled) and not event.resumed:
             self._cached_tokens = event.cached_tokens
+        elif isinstance(event, Queued):
+            self._predicted_ttft_s = event.predicted_ttft_s
 
     def fail(self, error: dict[str, Any]) -> None:
         delta = self._merge()
@@ -94,7 +105,9 @@ class Mailbox:
     def _merge(self) -> Delta:
         """The delta to add to; wakes the reader."""
         if self._delta is None:
-            self._delta = Delta(cached_tokens=self._cached_tokens)
+            self._delta = Delta(
+                cached_tokens=self._cached_tokens, predicted_ttft_s=self._predicted_ttft_s
+            )
             if self._prompt_logprobs is not None:
                 self._delta.prompt_logprobs, self._prompt_logprobs = self._prompt_logprobs, None
         if self._wanted is not None and not self._wanted.done():

@@ -97,6 +97,8 @@ class NativeDecoder:
         slots = next((a.slots for layer in self._layers for a in layer.additions.values()), 0)
         self._slots = Routing.allocate(max_tokens, slots, 1, True) if slots else None
         """which tokens have the adapter of a slot"""
+        self._low: dict[int, Tensor] = {}
+        """by width: what lies between an adapter's two products"""
 
     def _record_head(self, head: Embedding, store: Store) -> None:
         self._rows = torch.empty(self._max_rows, self.hidden_size)
@@ -223,7 +225,8 @@ class NativeDecoder:
         """Add what adapters make of normalised rows to `out`."""
         slots, eps = self._slots, self.plan.norm_eps
         assert slots is not None
-        low = torch.empty(len(self._x), additions.width)
+        width = additions.width
+        low = self._low.setdefault(width, torch.empty(len(self._x), width))
         program.experts(additions.a, source, low, slots, True, norm, eps)
         program.experts(additions.b, low, out, slots, False, None, 0.0, Epilogue.ADD, scale, True)
 

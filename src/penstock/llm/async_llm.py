@@ -154,6 +154,7 @@ class AsyncLLM:
         deadline_s: float | None = None,
         cache_salt: str = "",
         session: str = "",
+        slo_class: str = "",
         tenant: str = "",
         weight: float = 1.0,
         adapter: str | None = None,
@@ -170,6 +171,7 @@ class AsyncLLM:
         arrival_s, deadline_s: absolute, in seconds on `self.clock`; arrival is now when None.
         tenant, weight: whose share of the engine it takes, and how large that is.
         session: requests of one session like to meet the same engine's cache; a hint.
+        slo_class: interactive, agent or batch (policy `slo`); empty: the engine's default.
         adapter: name of one that is loaded.
         default_max_tokens: limit, as far as the context allows, for params without max_tokens.
         add_special_tokens: put what the checkpoint wants (BOS) around a prompt of text.
@@ -200,6 +202,7 @@ class AsyncLLM:
             deadline_s=deadline_s,
             cache_salt=cache_salt,
             session=session,
+            slo_class=slo_class,
             tenant=tenant,
             weight=weight,
             adapter=None if adapter is None else self.adapters[adapter],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from penstock.core.request import Adapter, FinishReason, Sampling, Submission
 from penstock.engine.client import Delta, EngineClient
 from penstock.errors import EngineError, PenstockError, from_dict
 from penstock.observe.assemble import Answer, Closed, Opened
-from penstock.observe.identity import digest
+from penstock.observe.identity import of_data
 from penstock.text.outputs import (
     Choice,
     PositionLogprobs,
@@ -114,10 +114,8 @@ class Generation:
         self._choices = [Choice(tokenizer, params, sampling) for sampling in samplings]
         self._ids = _choice_ids(request_id, len(samplings))
         self._cached_tokens = 0
-        self._detokenize_s = 0.0
-        self._delivered: dict[int, float] = {}
-        """when the last text of a choice was there"""
-        self._log = log
+        self._log, self._detokenize_s = log, 0.0
+        self._delivered: dict[int, float] = {}  # when the last text of a choice was there
         whole = Submission(
             id=request_id,
             prompt=prompt_token_ids,
@@ -222,6 +220,7 @@ class Generation:
             self.embedding = delta.embedding
         if index == 0:
             self._cached_tokens = max(self._cached_tokens, delta.cached_tokens)
+            self.metrics.predicted_ttft_s = delta.predicted_ttft_s
             self._take_prompt(delta)
         began = self._clock.now()
         text = choice.push(delta.tokens, delta.logprobs, delta.finish, delta.stop_id)
@@ -268,7 +267,8 @@ class Generation:
             params={name: value for name, value in params.items() if value != defaults[name]},
             priority=first.priority,
             session=first.session,
-            salt=digest(first.cache_salt.encode())[:8] if first.cache_salt else "",
+            salt=of_data(first.cache_keys)[:8] if any(first.cache_keys) else "",
+            adapter=None if first.adapter is None else asdict(first.adapter),
             arrival_s=first.arrival_s,
             deadline_s=first.deadline_s,
             admitted_s=stamps.admitted_s,

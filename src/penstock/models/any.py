@@ -28,6 +28,7 @@ from penstock.layers.targets import Target, Targets
 from penstock.models.config_json import ConfigJson
 from penstock.parallel.ranks import RankGroup
 from penstock.quant.base import LinearFormat
+from penstock.registry import ARCHITECTURES
 
 NAME = "penstock"
 """of our attention, in transformers' registry"""
@@ -51,7 +52,7 @@ def read(config: ConfigJson) -> AnyPlan:
         raise UnknownArchitectureError(
             f"{config.where}: neither Penstock nor transformers has the architecture {name} "
             f"({kind}){code}.",
-            cure=OURS,
+            cure=f"Known here: {', '.join(ARCHITECTURES.names)}.",
         )
     _check_ropes(config)
     for field in ("attention_chunk_size", "use_bidirectional_attention"):

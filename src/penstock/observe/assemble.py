@@ -32,6 +32,7 @@ class Opened:
     priority: int
     session: str
     salt: str
+    adapter: dict[str, str] | None
     arrival_s: float
     deadline_s: float | None
     admitted_s: float
@@ -88,7 +89,8 @@ class Choice:
     steps: list[int] = field(default_factory=list)
     bursts: dict[int, int] = field(default_factory=dict)
     waits_since: float | None = None
-    held: tuple[float, str] | None = None
+    held: tuple[float, str, str] | None = None
+    """since when, why, behind whom"""
     done: bool = False
 
 
@@ -219,6 +221,7 @@ def _asked(opened: Opened) -> dict[str, Any]:
         "priority": opened.priority,
         "stream": origin.stream,
         "salt": opened.salt,
+        "adapter": opened.adapter,
         "tokenize_s": round(opened.tokenize_s, 6),
     }
 

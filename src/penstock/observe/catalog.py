@@ -69,7 +69,7 @@ def _decades(first: float, last: float, steps: tuple[float, ...]) -> tuple[float
 
 TOKEN_S = _decades(0.00025, 10, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7.5))
 """for what happens once a token or a step: fine enough for tokens of 1 ms"""
-REQUEST_S = _decades(0.001, 1000, (1, 2, 3, 5, 7.5))
+REQUEST_S = (0.00025, *_decades(0.0005, 1000, (1, 2, 3, 5, 7.5)))
 HOST_S = _decades(0.00001, 10, (1, 2, 5))
 STEP_TOKENS = tuple(float(2**power) for power in range(18))
 REQUEST_TOKENS = _decades(1, 200_000, (1, 2, 5))
@@ -182,6 +182,27 @@ STEP_BOUND = counter(
     "steps",
     "Steps by what takes the most of them: memory, compute or host.",
     "bound",
+)
+
+# Utilisation is three numbers: does the engine have work (allocation), does the device compute
+# (busy), and how near is that to the device's peak (FLOP and bandwidth, of each step's roofline)
+UPTIME = gauge("engine_uptime_seconds", "seconds", "Since the engine said something first.")
+WORKING = counter(
+    "engine_working_seconds",
+    "seconds",
+    "Time in steps; its rate is the share of time in which the engine has work (allocation).",
+)
+DEVICE_BUSY = counter(
+    "device_busy_seconds",
+    "seconds",
+    "Time inside model and sampler; its rate is the share of time in which the device computes.",
+)
+CHUNKS = counter("prefill_chunks", "chunks", "Parts in which prompts were computed.")
+BLOCKED = counter(
+    "queue_blocked_seconds",
+    "seconds",
+    "Time in which the queue stood, by the limit that stopped the first in it.",
+    "reason",
 )
 
 # Requests: one choice of a request counts as one

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 import psutil
 from prometheus_client import CollectorRegistry, generate_latest
 
-from penstock.core.events import Event, Finished, Preempted, Queued, Scheduled, TokensOut
+from penstock.core.events import (
+    Blocked,
+    Chunk,
+    Event,
+    Finished,
+    Preempted,
+    Queued,
+    Scheduled,
+    TokensOut,
+)
 from penstock.core.request import FinishReason
 from penstock.core.timeline import Progress, Timeline
 from penstock.observe import catalog as c
@@ -39,6 +48,10 @@ class Metrics:
         """the one that tells just now"""
         self._registry.register(self._board)
         self._live: dict[str, Progress] = {}
+        self._since: dict[int, float] = {}
+        """by engine: when it said something first"""
+        self._blocked: dict[int, Blocked] = {}
+        """by engine: why its queue stands"""
         self._processes: Callable[[], dict[str, int]] = dict
         self._log: RequestLog | None = None
         self._batch_rows_waiting: Callable[[], int] = int
@@ -65,6 +78,8 @@ class Metrics:
                     gaps[gap] = gaps.get(gap, 0) + 1
                 elif progress:
                     self._add(c.PROMPT_TOKENS, progress.num_prompt)
+            elif isinstance(event, Blocked):
+                self._stands(event, stats.engine)
             else:
                 self._rare(event)
         self._add(c.GENERATION_TOKENS, tokens)
@@ -79,6 +94,14 @@ class Metrics:
         _no_endings(board)
         return board
 
+    def _stands(self, event: Blocked, engine: int) -> None:
+        """The queue stands for another reason from now on."""
+        before = self._blocked.get(engine)
+        if before is not None and before.reason is not None:
+            lasted = max(0.0, event.at - before.at)
+            self._engine.number(c.BLOCKED).add(lasted, before.reason.value)
+        self._blocked[engine] = event
+
     def _rare(self, event: Event) -> None:
         """What happens a few times in a request's life."""
         if isinstance(event, Queued):
@@ -87,6 +110,8 @@ class Metrics:
             self._add(c.CACHED_TOKENS, event.cached_tokens)
             if progress := self._live.get(event.id):
                 progress.scheduled(event)
+        elif isinstance(event, Chunk):
+            self._add(c.CHUNKS, 1)
         elif isinstance(event, Preempted):
             self._add(c.LOST_TOKENS, event.lost_tokens)
         elif isinstance(event, Finished):
@@ -120,6 +145,8 @@ class Metrics:
                 self._observe(metric, value)
 
     def _step(self, stats: EngineStats) -> None:
+        since = self._since.setdefault(stats.engine, stats.at)
+        self._engine.number(c.UPTIME).set(max(0.0, stats.at - since))
         used = stats.blocks_total - stats.blocks_free - stats.blocks_cached
         for metric, value in (
             (c.RUNNING, stats.running),
@@ -139,6 +166,8 @@ class Metrics:
         computed = stats.prefill_tokens + stats.decode_tokens
         if computed:
             self._add(c.STEPS, 1)
+            self._add(c.WORKING, stats.step_s)
+            self._add(c.DEVICE_BUSY, stats.device_s)
             self._add(c.PREFILL_TOKENS, stats.prefill_tokens)
             self._add(c.DECODE_TOKENS, stats.decode_tokens)
             self._observe(c.STEP_TOKENS_ALL, computed)

@@ -196,7 +196,7 @@ class Recorder:
             record.queued = choice.waits_since = event.at
         elif isinstance(event, Held):
             self._waited(choice, event.id, event.at, engine)
-            choice.held = (event.at, event.behind)
+            choice.held = (event.at, event.reason.value, event.behind)
         elif isinstance(event, Released):
             _end_hold(choice, event.at)
             choice.waits_since = event.at
@@ -234,8 +234,8 @@ class Recorder:
 
 def _end_hold(choice: Choice, at: float) -> None:
     if choice.held is not None:
-        since, behind = choice.held
-        choice.record.waits.append(Wait("prefix", round(at - since, 6), behind))
+        since, reason, behind = choice.held
+        choice.record.waits.append(Wait(reason, round(at - since, 6), behind))
         choice.held = None
 
 

@@ -8,11 +8,12 @@ from starlette.requests import Request
 
 from penstock.core.records import Origin
 from penstock.server import kinds
-from penstock.server.calls import Asked, header_seconds, new_id
+from penstock.server.calls import Asked, header_class, header_seconds, new_id
 from penstock.server.fields import CHAT, COMPLETIONS
 from penstock.server.service import Service
 from penstock.web.caller import caller_of
 from penstock.web.farewell import after
+from penstock.web.keys import mark
 
 LOGGED = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETIONS}
 """names of endpoints in the log; of others it is their path"""
@@ -39,8 +40,10 @@ def asked_of(
         header_s = service.config.server.request_timeout_s
     caller, llm = caller_of(request.scope), service.llm()
     path: str = request.scope["path"]
-    origin = Origin(endpoint=LOGGED.get(path, path), key=caller.name, sends=True)
+    key = caller.name or mark(request.headers.get("authorization"))
+    origin = Origin(endpoint=LOGGED.get(path, path), key=key, sends=True)
     origin.parsed_s = llm.clock.now()
+    origin.slo_class = header_class(request.headers.get("x-slo-class"))
     if llm.log is not None:
         after(request, partial(llm.log.sent, origin))
     return Asked(header_id(request), header_s, arrival_s, caller, origin)

@@ -78,7 +78,7 @@ class Asked:
     """on the model's clock"""
     caller: Caller = NOBODY
     origin: Origin = field(default_factory=Origin)
-    """for the log; completed here"""
+    """for the log"""
 
 
 def new_id() -> str:
@@ -132,6 +132,11 @@ def header_seconds(text: str | None) -> float | None:
         return float(kinds.SECONDS.read(float(text), "X-Request-Timeout"))
     except ValueError:
         raise kinds.wrong("X-Request-Timeout", kinds.SECONDS.words, text) from None
+
+
+def header_class(text: str | None) -> str:
+    """The class in a header; empty: none. Raises InvalidFieldError."""
+    return "" if text is None else str(kinds.SLO_CLASS.read(text.strip(), "X-Slo-Class"))
 
 
 def params_of(llm: AsyncLLM, body: Parsed, **over: Any) -> SamplingParams:
@@ -193,12 +198,13 @@ def make_call(
     limits = [t for t in (body["timeout"], asked.timeout_s) if t is not None]
     timeout_s = min(limits, default=None)
     deadline_s = None if timeout_s is None else asked.arrival_s + timeout_s
-    adapter = body["model"] if body["model"] in llm.adapters else None
+    adapter = given("model") if given("model") in llm.adapters else None
     options = {
         "adapter": adapter,
         "arrival_s": asked.arrival_s,
         "deadline_s": deadline_s,
         "priority": body["priority"] + (BACKGROUND if asked.caller.background else 0),
+        "slo_class": given("slo_class") or asked.origin.slo_class,
         "cache_salt": asked.caller.salt(body["cache_salt"] or ""),
         "tenant": asked.caller.name,
         "weight": asked.caller.weight,

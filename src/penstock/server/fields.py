@@ -156,6 +156,7 @@ FIELDS: tuple[Field, ...] = (
     # How to serve it
     used("request_id", BOTH, kinds.REQUEST_ID, note="also the header X-Request-Id"),
     used("priority", BOTH, kinds.integer(-(2**31), 2**31 - 1), 0, "lower is sooner"),
+    used("slo_class", BOTH, kinds.SLO_CLASS, note="also the header X-Slo-Class; policy `slo`"),
     used("cache_salt", BOTH, kinds.SALT, note="the prefix cache is shared within one salt"),
     # Without effect on the answer
     logged("user", note=_SESSION),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.core.slo import CLASSES
 from penstock.errors import InvalidFieldError
 
 Reader = Callable[[Any, str], Any]
@@ -70,6 +71,11 @@ SALT = _plain(
     "a string that is not empty and begins with no zero byte",
     {"type": "string", "minLength": 1, "pattern": "^[^\\u0000]"},
     lambda v: isinstance(v, str) and v != "" and v[0] != "\0",
+)
+SLO_CLASS = _plain(
+    "interactive, agent or batch",
+    {"type": "string", "enum": list(CLASSES)},
+    lambda v: isinstance(v, str) and v in CLASSES,
 )
 OBJECT = _plain("an object", {"type": "object"}, lambda v: isinstance(v, dict))
 METADATA = _plain(

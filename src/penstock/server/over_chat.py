@@ -30,7 +30,7 @@ PASSED = (
     "model", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
     "frequency_penalty", "logit_bias", "bad_words", "seed", "min_tokens", "stop_token_ids",
     "ignore_eos", "timeout", "skip_special_tokens", "request_id", "priority", "cache_salt",
-    "chat_template_kwargs",
+    "slo_class", "chat_template_kwargs",
 )  # fmt: skip
 """Fields that chats have under the same name; `tables` gives them to the other protocols."""
 

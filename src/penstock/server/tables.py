@@ -87,6 +87,7 @@ FIELDS: tuple[Field, ...] = (
     used("skip_special_tokens", SAMPLED, kinds.BOOL),
     used("request_id", SERVED, kinds.REQUEST_ID, note="also the header X-Request-Id"),
     used("priority", SERVED, kinds.integer(-(2**31), 2**31 - 1), 0, note="lower is sooner"),
+    used("slo_class", SERVED, kinds.SLO_CLASS, note="also the header X-Slo-Class; policy `slo`"),
     used("cache_salt", SERVED, kinds.SALT, note="the prefix cache is shared within one salt"),
     # Without effect on the answer
     used("metadata", (RESPONSES,), kinds.METADATA, note="kept with the response"),

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from penstock.errors import CheckpointError
 
 SLIDING = "sliding_attention"
+FULL_EVERY = {"gemma2": 2, "gemma3_text": 6}
+"""model_type -> every which layer has full attention, where the file does not list them"""
 
 
 class MatrixSize(NamedTuple):
@@ -126,11 +128,11 @@ def read_shape(text: str, name: str = "config.json") -> ModelShape:
         head_dim=sizes.of("head_dim", default=128 if kind == "qwen3" else max(1, hidden // heads)),
         windows=_windows(raw, sizes, kind),
         max_positions=_max_positions(raw, sizes),
-        tied=bool(raw.get("tie_word_embeddings", False)),
+        tied=bool(raw.get("tie_word_embeddings", kind.startswith("gemma"))),
         qkv_bias=qkv_bias,
         out_bias=qkv_bias and kind != "qwen2",
         mlp_bias=bool(raw.get("mlp_bias", False)),
-        qk_norm=kind in ("qwen3", "qwen3_moe"),
+        qk_norm=kind in ("qwen3", "qwen3_moe", "gemma3_text", "olmo2"),
         num_experts=experts,
         experts_per_token=sizes.of("num_experts_per_tok", default=0) if experts else 0,
         shared_experts=sizes.of("n_shared_experts", default=0) if experts else 0,
@@ -142,6 +144,7 @@ def _max_positions(raw: Mapping[str, Any], sizes: _Sizes) -> int:
     states the original."""
     stated = sizes.of("max_position_embeddings")
     scaling = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    scaling = scaling.get("full_attention", scaling)
     kind = scaling.get("rope_type") or scaling.get("type")
     factor = float(scaling.get("factor") or 1.0)
     original = int(
@@ -177,10 +180,15 @@ class _Sizes:
 def _windows(raw: Mapping[str, Any], sizes: _Sizes, kind: str) -> tuple[int, ...]:
     layers = sizes.of("num_hidden_layers")
     width = sizes.of("sliding_window", default=4096 if "sliding_window" not in raw else 0)
-    if kind == "mistral":
-        return (width,) * layers
+    if kind in ("mistral", "mixtral", "phi3"):
+        stated = kind == "mistral" or "sliding_window" in raw
+        whole = kind == "phi3" and width >= sizes.of("max_position_embeddings")
+        return (width if stated and not whole else 0,) * layers
     if isinstance(raw.get("layer_types"), list):
         return tuple(width if t == SLIDING else 0 for t in raw["layer_types"])
+    if kind in FULL_EVERY:
+        every = sizes.of("sliding_window_pattern", default=FULL_EVERY[kind])
+        return tuple(width if i % every else 0 for i in range(1, layers + 1))
     if not raw.get("use_sliding_window", False):
         return (0,) * layers
     first = sizes.of("max_window_layers", default=28)

@@ -65,6 +65,8 @@ class RequestMetrics:
     first_token_s: float | None = None
     last_token_s: float | None = None
     finished_s: float | None = None
+    predicted_ttft_s: float | None = None
+    """from arrival, as predicted at admission (policy `slo`)"""
 
 
 @dataclass(slots=True)

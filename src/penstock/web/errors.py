@@ -30,6 +30,7 @@ STATUS: dict[str, int] = {
     "not_enabled": 404,
     "body_too_large": 413,
     "queue_full": 429,
+    "slo_miss": 429,
     "rate_limit_exceeded": 429,
     "unavailable": 503,
     "draining": 503,

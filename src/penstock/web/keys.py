@@ -17,6 +17,12 @@ from penstock.web.quota import Account
 from penstock.web.tenants import Tenant, digest_of
 
 
+def mark(authorization: str | None) -> str:
+    """What logs say of the key in this header: the beginning of its SHA-256; empty without one."""
+    key = (authorization or "").partition(" ")[2].strip()
+    return digest_of(key).hex()[:8] if key else ""
+
+
 class Keys:
     """The accepted keys; without any, everybody is let in."""
 

@@ -235,6 +235,20 @@ def promised_service(workload: Workload) -> Service:
     return lambda *_: ttlt
 
 
+def stretch(
+    requests: Iterator[TimedRequest], start_s: float, duration_s: float
+) -> Iterator[TimedRequest]:
+    """The requests of a stretch of time, times counted from its begin. Of a session that began
+    before, nothing is left; of one that goes on after it, the turns that would come then are."""
+    kept: set[int] = set()
+    for request in requests:
+        if request.at_s >= start_s + duration_s:
+            return
+        if request.at_s >= start_s and kept.issuperset(request.parents):
+            kept.add(request.id)
+            yield replace(request, at_s=request.at_s - start_s)
+
+
 def merge(*streams: Iterator[TimedRequest]) -> Iterator[TimedRequest]:
     """Several workloads at once, in order of time; ids and sessions stay apart by interleaving."""
     count = len(streams)

@@ -119,12 +119,12 @@ def parse(lines: Iterable[str], name: str, format: str | None = None) -> Trace:
     if kind == "servegen":
         return _servegen(everything, name)
     if kind == "otel":
-        return _finish(name, kind, _from_otel(everything, name), 0)
+        return finish(name, kind, _from_otel(everything, name), 0)
     fields = (
         _csv_rows(everything) if kind in ("azure", "burstgpt") else _json_rows(everything, name)
     )
     parse_row, block_tokens = _ROWS[kind]
-    return _finish(name, kind, _parsed(fields, parse_row, name), block_tokens)
+    return finish(name, kind, _parsed(fields, parse_row, name), block_tokens)
 
 
 def detect(line: str) -> str | None:
@@ -207,7 +207,11 @@ def _parsed(
             yield number, replace(row, line=number)
 
 
-def _finish(name: str, kind: str, items: Iterator[_Item], block_tokens: int) -> Trace:
+def finish(
+    name: str, kind: str, items: Iterable[tuple[int, Row | str]], block_tokens: int
+) -> Trace:
+    """The trace of (line, request, or why the line is left out). Raises ConfigError when lines are
+    out of order or none has a request."""
     rows: list[Row] = []
     skipped: dict[str, int] = {}
     for number, item in items:

@@ -1,0 +1,1 @@
+"""What the simulator costs and how right it is."""
