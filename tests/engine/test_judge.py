@@ -77,7 +77,7 @@ def test_named_entries_and_files(tmp_path: Path) -> None:
     for wanted in (str(path), "a toaster"):
         with pytest.raises(ConfigError) as error:
             find_device(wanted, CPU, 1)
-        assert error.value.param == "hardware"
+        assert error.value.param == "roofline_hardware"
 
 
 def test_a_cpu_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

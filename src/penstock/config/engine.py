@@ -116,7 +116,7 @@ class EngineConfig:
         unit="threads",
         automatic="one for each physical core, shared out between these processes",
     )
-    hardware: str | None = option(
+    roofline_hardware: str | None = option(
         None,
         "What steps are held against: an entry of `penstock hw show`, or a file as `penstock hw"
         " measure` writes it",

@@ -177,13 +177,13 @@ def build_engine(
 
 
 def _judge(config: Config, part: Part) -> Judge:
-    """What holds steps against the hardware. Raises ConfigError for a --hardware that is none."""
+    """What holds steps against the hardware. Raises ConfigError for a --roofline-hardware that is none."""
     loaded, model, engine = part.loaded, part.loaded.model, config.engine
     layers = max(len(group.layers) for group in model.kv_groups)
     layer_bytes = part.word().token_bytes / layers * engine.tensor_parallel_size
     work = step_work(part.raw, loaded.format.name, loaded.dtype, layer_bytes)
     with part.stages.time("find hardware"):
-        device, note = find_device(engine.hardware, part.device, engine.processes)
+        device, note = find_device(engine.roofline_hardware, part.device, engine.processes)
     part.stages.notes.append(note)
     return Judge(work, ceiling(device, loaded.format.name, loaded.dtype, engine.processes))
 

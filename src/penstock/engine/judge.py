@@ -94,18 +94,21 @@ def find_device(wanted: str | None, device: torch.device, processes: int) -> tup
 def _named(wanted: str) -> Device:
     path = Path(wanted).expanduser()
     if not path.is_file():
-        return choose([wanted], table())[0]
+        try:
+            return choose([wanted], table())[0]
+        except ConfigError as error:
+            raise ConfigError(error.message, cure=error.cure, param="roofline_hardware") from None
     try:
         devices = read_devices(path.read_text(encoding="utf-8"), wanted)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"--hardware {wanted} cannot be read: {error}.", param="hardware"
+            f"--roofline-hardware {wanted} cannot be read: {error}.", param="roofline_hardware"
         ) from None
     if len(devices) != 1:
         raise ConfigError(
-            f"--hardware {wanted} has {len(devices)} entries.",
+            f"--roofline-hardware {wanted} has {len(devices)} entries.",
             cure="Give a file with one, as penstock hw measure writes it.",
-            param="hardware",
+            param="roofline_hardware",
         )
     return devices[0]
 
