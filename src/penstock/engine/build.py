@@ -177,7 +177,7 @@ def build_engine(
 
 
 def _judge(config: Config, part: Part) -> Judge:
-    """What holds steps against the hardware. Raises ConfigError for a --roofline-hardware that is none."""
+    """What holds steps against the hardware. Raises ConfigError for an unknown one."""
     loaded, model, engine = part.loaded, part.loaded.model, config.engine
     layers = max(len(group.layers) for group in model.kv_groups)
     layer_bytes = part.word().token_bytes / layers * engine.tensor_parallel_size
