@@ -6,7 +6,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test test-slow check ci fix bench docs lock system-deps clean
+.PHONY: serve test test-slow check ci fix bench bench-cpu docs lock system-deps clean
 
 serve: $(READY)  ## serve a model: make serve ARGS='--port 8001'
 	$(BIN)/penstock serve $(ARGS)
@@ -33,6 +33,9 @@ fix: $(READY)  ## format, fix what lint can fix, regenerate docs
 
 bench: $(READY)  ## measure a running server: make bench ARGS='--url http://127.0.0.1:8000'
 	$(BIN)/penstock bench serve $(ARGS)
+
+bench-cpu: $(READY)  ## Penstock beside its peers on this CPU: make bench-cpu ARGS='--peers FOLDER'
+	$(BIN)/python -m benchmarks.cpu.run $(ARGS)
 
 lock: $(READY)  ## write requirements.lock from what the virtual environment holds
 	$(BIN)/pip freeze --all --exclude-editable | grep -v "^pip==" | sed "s/+.*//" > requirements.lock

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from penstock.report.machine import command_line, machine_info
 from penstock.report.stats import median
 
 RESULTS = Path(__file__).parent / "results"
+ROOFLINE = ("bytes_moved", "operations", "floor_s", "step_s")
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -48,13 +50,21 @@ class Trace:
 class Driver:
     """An engine and what happens in it."""
 
-    def __init__(self, model: Path, max_model_len: int | None = None, **engine: Any) -> None:
-        """engine: fields of EngineConfig."""
+    def __init__(
+        self,
+        model: Path,
+        max_model_len: int | None = None,
+        **options: Any,
+    ) -> None:
+        """options: fields of ModelConfig and EngineConfig."""
         from penstock.engine.build import build_engine  # torch is imported here
 
+        names = {field.name for field in fields(ModelConfig)}
+        model_options = {name: value for name, value in options.items() if name in names}
+        engine_options = {name: value for name, value in options.items() if name not in names}
         config = Config(
-            model=ModelConfig(model=str(model), max_model_len=max_model_len),
-            engine=replace(EngineConfig(), **engine),
+            model=ModelConfig(str(model), max_model_len=max_model_len, **model_options),
+            engine=EngineConfig(**engine_options),
         ).check()
         self.clock = MonotonicClock()
         self.engine, self.info = build_engine(config, self.clock, self._hear)
@@ -128,6 +138,21 @@ def interleaved(
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
     """Median over pairs of their ratio."""
     return median([a / b for a, b in zip(numerators, denominators, strict=True)])
+
+
+def roofline(steps: Sequence[EngineStats]) -> str:
+    """What steps had to do at the least, beside what they took; one line."""
+    busy = [step for step in steps if step.operations]
+    count = max(1, len(busy))
+    sums = [sum(getattr(step, name) for step in busy) for name in ROOFLINE]
+    moved, operations, floor_s, took_s = (total / count for total in sums)
+    bounds = Counter(step.bound for step in busy if step.bound)
+    bound = f"; most are bound by {bounds.most_common(1)[0][0]}" if bounds else ""
+    return (
+        f"roofline: {len(busy)} steps of {moved / 1e6:.1f} MB and {operations / 1e9:.2f} G "
+        f"operations; floor {floor_s * 1e3:.2f} ms of {took_s * 1e3:.2f} ms measured "
+        f"({floor_s / took_s if took_s else 0.0:.0%}){bound}"
+    )
 
 
 def arguments(doc: str, **defaults: Any) -> argparse.Namespace:

@@ -26,6 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 49152,
     },
     "q06": {
+        "model_type": "qwen3",
         "hidden_size": 1024,
         "num_hidden_layers": 28,
         "num_attention_heads": 16,
@@ -33,6 +34,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "head_dim": 128,
         "intermediate_size": 3072,
         "vocab_size": 151936,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
     },
     "tiny": {
         "hidden_size": 64,
@@ -69,11 +72,12 @@ def checkpoint(shape: str, folder: Path = CHECKPOINTS) -> Path:
 def make(shape: str, path: Path) -> None:
     """Norms are 1, all else is N(0, 0.02) from a fixed seed: logits stay finite and differ."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     path.mkdir(parents=True, exist_ok=True)
     _make_tokenizer(SHAPES[shape]["vocab_size"], path)
-    model: Any = LlamaForCausalLM(LlamaConfig(**SHAPES[shape], **COMMON))
+    config = AutoConfig.for_model(**{"model_type": "llama"} | COMMON | SHAPES[shape])
+    model: Any = AutoModelForCausalLM.from_config(config)
     model.to(torch.bfloat16)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -86,15 +90,17 @@ def make(shape: str, path: Path) -> None:
 
 
 def _make_tokenizer(vocab_size: int, path: Path) -> None:
-    """Every byte is a token; the ids above are texts of their own, so that every id decodes."""
+    """Every byte is a token; the ids above are texts of their own, so that every id decodes. There
+    is one merge, because converters of other engines expect some."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     vocab = {token: index for index, token in enumerate(SPECIAL)}
     for token in sorted(pre_tokenizers.ByteLevel.alphabet()):
         vocab[token] = len(vocab)
+    vocab["Ġw"] = len(vocab)
     for index in range(len(vocab), vocab_size):
         vocab[f"Ġw{index}"] = index
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[("Ġ", "w")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])

@@ -58,6 +58,7 @@ NO_MIRROR = {
     "engine/child.py": "driven by test_group.py, which kills, stops and hangs its processes",
     "engine/client.py": "an interface and records",
     "kernels/cpu/ops.py": "records",
+    "layers/store.py": "an interface, and the one that keeps nothing",
     "evals/options.py": "fields only",
     "engine/clock.py": "one call",
     "engine/frames.py": "records",

@@ -19,6 +19,7 @@ from benchmarks.harness import (
     interleaved,
     median_ratio,
     random_ids,
+    roofline,
     save,
     verdict,
 )
@@ -135,6 +136,7 @@ def main() -> None:
         f"{given.concurrency} at once": batches,
     }
     report(given, runs)
+    print(roofline(driver.steps))
 
 
 def report(given: Any, runs: dict[str, list[dict[str, float]]]) -> None:

@@ -35,9 +35,7 @@ def help_s() -> float:
 
 def ready_s(flags: list[str], limit_s: float = 60.0) -> tuple[float, str]:
     """Seconds until /ready says yes, and what the server printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     began = time.perf_counter()
     process = subprocess.Popen(
         [*PENSTOCK, "serve", "--port", str(port), *flags],
@@ -56,6 +54,12 @@ def ready_s(flags: list[str], limit_s: float = 60.0) -> tuple[float, str]:
     finally:
         process.send_signal(signal.SIGTERM)
     return took_s, process.communicate(timeout=limit_s)[0]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def is_ready(port: int) -> bool:

@@ -17,6 +17,7 @@ SCRIPTS = {
     "prefix": ("--pairs 1 --requests 4 --prefix-len 200 --output-len 4", "unshared: throughput"),
     "chunks": ("--pairs 1 --prompt-len 1000 --streams 3", "default budget: step"),
     "start": ("--runs 1 --starts 1", "what the last start printed"),
+    "pack": ("--pairs 1 --output-len 8", "decode, huge pages / mapped"),
     "allreduce": ("--ranks 2", "shared memory / gloo's own"),
     "context_parallel": ("--pairs 1 --prompt-len 200", "speed of decoding"),
     "pipeline": ("--pairs 1 --requests 4 --output-len 8", "two stages / one process"),

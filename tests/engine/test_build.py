@@ -30,8 +30,8 @@ def test_what_was_decided_is_told_with_reasons(tiny: Path) -> None:
     assert (info.max_model_len, info.vocab_size, info.dtype) == (512, 320, "float32")
     assert info.num_blocks * info.block_size >= 4 * 512
     assert info.eos_ids == (1,)
-    stages = ["find checkpoint", "load weights", "prepare weights", "allocate cache", "warm up"]
-    assert list(info.stages_s) == stages
+    loading = ["find checkpoint", "load weights", "find hardware", "prepare weights"]
+    assert list(info.stages_s) == [*loading, "allocate cache", "warm up"]
     assert any("all requests at full length" in note for note in info.notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from penstock.attention.base import AttentionBackend, AttnBatch, GroupTables
 from penstock.attention.cpu import CpuAttention
 from penstock.attention.torch_reference import TorchReference
 from penstock.kernels import cpu
+from penstock.kernels.cpu.pack import PackedWeight
 from penstock.layers.decoder import Decoder, DecoderPlan
 from penstock.layers.moe import Experts
 from penstock.layers.native import NativeDecoder
@@ -207,3 +209,48 @@ def feed(model: CausalLM, backend: AttentionBackend, chunks: list[Tensor]) -> Te
         with torch.inference_mode():
             found.append(model.logits(model.forward(ids, at, caches, batch)).clone())
     return torch.cat(found)
+
+
+class Recorded:
+    """A Store that takes everything in, then gives it out again."""
+
+    def __init__(self) -> None:
+        self.kept: list[PackedWeight | Tensor] = []
+        self.replays = False
+
+    def _next(self, make: Callable[[], PackedWeight | Tensor]) -> PackedWeight | Tensor:
+        if self.replays:
+            return self.kept.pop(0)
+        self.kept.append(made := make())
+        return made
+
+    def matrix(self, make: Callable[[], PackedWeight]) -> PackedWeight:
+        found = self._next(make)
+        assert isinstance(found, PackedWeight)
+        return found
+
+    def tensor(self, make: Callable[[], Tensor], looked_up: bool = False) -> Tensor:
+        found = self._next(make)
+        assert isinstance(found, Tensor)
+        return found
+
+    def finish(self) -> None:
+        assert self.kept if not self.replays else not self.kept
+        self.replays = True
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_store_holds_all_that_a_model_needs(name: str) -> None:
+    """A second start loads nothing: what the store lacks would be whatever lies in memory."""
+    backend, store = CpuAttention(1), Recorded()
+    expected = None
+    for _ in range(2):
+        model = loaded(backend, torch.bfloat16, **PLANS[name])
+        if store.replays:
+            for target in model.targets().values():
+                target.load(torch.full(target.shape, torch.nan))
+        native = NativeDecoder(model, 128, 128, 256, 1, store)
+        found = steps(native, backend, torch.bfloat16)
+        expected = expected or found
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, replace
 from typing import Any
 
 from penstock.bench.client import Exchange, count_errors, encode, exchange
 from penstock.bench.http import HttpClient
 from penstock.bench.prompts import Prompts
+from penstock.bench.roofline import Roofline, read_counters, roofline
 from penstock.bench.target import Target, find_target
 from penstock.config.option import option
 from penstock.errors import ConfigError
@@ -115,6 +116,8 @@ class Level:
     tpot_s: Spread
     itl_s: Spread
     e2e_s: Spread
+    roofline: Roofline | None = None
+    """of the server's steps, where it is a Penstock"""
 
     @property
     def output_tokens_per_s(self) -> float:
@@ -132,6 +135,8 @@ class Level:
         rates = ("requests_per_s", "output_tokens_per_s", "total_tokens_per_s")
         spreads = [f"{metric}_s" for metric in METRICS]
         data = asdict(self) | {name: getattr(self, name) for name in rates}
+        if self.roofline is not None:
+            data["roofline"]["fraction"] = self.roofline.fraction
         return data | {name: getattr(self, name).to_dict() for name in spreads}
 
 
@@ -202,8 +207,11 @@ async def measure(options: ServeOptions, progress: Progress = lambda *_: None) -
         target = await find_target(client, options.endpoint, options.model, prompts)
         report = Report(options, target, machine_info(), command_line())
         for group, concurrency in enumerate(options.concurrency):
+            before = await read_counters(client)
             seen = await _run_level(client, options, target, group, concurrency, progress)
-            report.levels.append(_level(concurrency, seen, options.output_len))
+            level = _level(concurrency, seen, options.output_len)
+            found = roofline(before, await read_counters(client))
+            report.levels.append(replace(level, roofline=found))
         return report
     finally:
         await client.close()

@@ -24,6 +24,7 @@ def render(report: Report) -> Group:
         f"{machine['date']}"
     )
     parts: list[RenderableType] = [head, _throughput(report), _latency(report)]
+    parts += _roofline(report)
     for level in report.levels:
         for cause, count in level.errors.items():
             said = f"{cause}: {level.error_details[cause]}".rstrip(": ")
@@ -56,6 +57,27 @@ def _latency(report: Report) -> RenderableType:
         for level in report.levels
     ]
     return table("Latency, ms", ("", "concurrency", "mean", "p50", "p95", "p99"), rows)
+
+
+def _roofline(report: Report) -> list[RenderableType]:
+    """A server that is a Penstock tells what its steps had to do."""
+    rows = [
+        (
+            str(level.concurrency),
+            str(found.steps),
+            number(found.bytes_per_step / 1e6),
+            number(found.operations_per_step / 1e9, 2),
+            number(found.floor_s * 1e3, 2) if found.floor_s else "-",
+            number(found.measured_s * 1e3, 2),
+            f"{found.fraction:.0%}" if found.floor_s else "-",
+            found.bound or "-",
+        )
+        for level in report.levels
+        if (found := level.roofline) is not None
+    ]
+    names = ("concurrency", "steps", "MB", "G operations", "floor, ms", "measured, ms")
+    columns = (*names, "floor / measured", "bound")
+    return [table("Roofline of the server's steps, means", columns, rows)] if rows else []
 
 
 def points_table(points: Sequence[Point]) -> RenderableType:

@@ -93,6 +93,16 @@ COMMANDS = (
         "Measure this machine for the hardware table",
     ),
     Command(
+        ("cache", "show"),
+        "penstock.cli.cache:show",
+        "Prepared weights that starts have left on the disk",
+    ),
+    Command(
+        ("cache", "clear"),
+        "penstock.cli.cache:clear",
+        "Delete prepared weights",
+    ),
+    Command(
         ("logs", "tail"),
         "penstock.cli.logs:tail",
         "The latest requests, a line each",
@@ -148,6 +158,7 @@ GROUPS = {
     "workload": "Define a workload, draw it, and generate its load",
     "logs": "Read what a server logged (--log-dir)",
     "hw": "What devices can do and what they cost",
+    "cache": "Prepared weights on the disk",
 }
 """Help of first words that stand before several commands."""
 

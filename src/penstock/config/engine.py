@@ -140,6 +140,12 @@ class EngineConfig:
         unit="threads",
         automatic="one for each physical core, shared out between these processes",
     )
+    roofline_hardware: str | None = option(
+        None,
+        "What steps are held against: an entry of `penstock hw show`, or a file as `penstock hw"
+        " measure` writes it",
+        automatic="a GPU's entry; a CPU is measured at its first start, and that is kept",
+    )
     data_parallel_size: int = option(
         1,
         "Engines behind one server, each with the whole model, a queue and a cache of its own;"

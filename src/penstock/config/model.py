@@ -36,6 +36,28 @@ class ModelConfig:
         " embedding and the head in int8; both compute with int8 activations",
         choices=FORMATS.names,
     )
+    weights_cache: bool = option(
+        True,
+        "Keep weights on the disk as the CPU kernels read them, so that the next start need not"
+        " read, quantize and pack the checkpoint",
+    )
+    weights_cache_dir: str | None = option(
+        None,
+        "Folder of the kept weights",
+        automatic="penstock/weights in $XDG_CACHE_HOME, or else in ~/.cache",
+    )
+    weights_cache_bytes: int = option(
+        64 << 30,
+        "Most that this folder may hold: what was used least recently makes room",
+        unit="bytes",
+    )
+    weights_memory: str = option(
+        "auto",
+        "Where kept weights lie while they are used: `mapped` from their file, which all engines of"
+        " the machine share, or `copied` to huge pages of each, which are read faster; `auto` maps"
+        " with several engines, and where there are no huge pages",
+        choices=("auto", "mapped", "copied"),
+    )
     model_impl: str = option(
         "auto",
         "Whose modelling code computes the model: `penstock` has a file for the architecture;"

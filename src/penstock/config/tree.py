@@ -88,6 +88,7 @@ def _check_model(model: ModelConfig) -> None:
     cure = "Name a local folder or a hub id, or leave it away for the demo model."
     _require(bool(model.model.strip()), "model", model.model, "it names no model", cure)
     _at_least(model, "max_model_len", 1)
+    _at_least(model, "weights_cache_bytes", 0)
     _at_least(model, "max_loras", 1)
     _at_least(model, "max_lora_rank", 1)
     for module in model.lora_modules:

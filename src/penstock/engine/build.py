@@ -29,6 +29,7 @@ from penstock.engine.executor import GroupExecutor, InlineExecutor, ThreadExecut
 from penstock.engine.frames import Room, Word
 from penstock.engine.grammars import Grammars
 from penstock.engine.hub import model_folder
+from penstock.engine.judge import Judge, ceiling, find_device, step_work
 from penstock.engine.kv import allocate_caches, available_bytes, block_bytes, choose_num_blocks
 from penstock.engine.load import NATIVE, choose_device, load
 from penstock.engine.runner import ModelRunner
@@ -67,6 +68,10 @@ class Stages:
         yield
         self.seconds[name] = time.perf_counter() - began
 
+    def rename(self, old: str, new: str) -> None:
+        """Say more about the latest stage."""
+        self.seconds[new] = self.seconds.pop(old)
+
 
 class Part:
     """What one rank has and does; all of it when it is alone."""
@@ -86,6 +91,9 @@ class Part:
             self.raw = read_config(self.folder)
         with self.stages.time("load weights"):
             self.loaded = load(config, self.folder, self.raw, self.device, ranks)
+        if self.loaded.kept.note:
+            found = self.loaded.kept.found
+            self.stages.rename("load weights", f"load weights (cache {found})")
         self.adapters = self._make_room(config)
 
     def _make_room(self, config: Config) -> AdapterStore | None:
@@ -117,6 +125,8 @@ class Part:
         rows, longest = room.max_num_seqs, room.max_model_len
         with self.stages.time("prepare weights"):
             model = self.loaded.ready(room.max_num_batched_tokens, rows, longest, self.threads)
+        if self.loaded.kept.note:
+            self.stages.notes.append(self.loaded.kept.outcome())
         with self.stages.time("allocate cache"):
             caches = allocate_caches(
                 self.loaded.backend,
@@ -166,13 +176,26 @@ def build_engine(
         ranks = workers.seat.ranks() if workers is not None else ALONE
         part = Part(config, ranks, index, activity)
         grammars = _grammars(config, part.loaded.model.vocab_size)
+        judge = _judge(config, part)
         scheduler, executor, info = _build(config, clock, part, workers, grammars)
     except BaseException:
         if workers is not None:
             workers.close()
         raise
     prepare = None if part.adapters is None else part.adapters.prepare
-    return Engine(scheduler, executor, clock, publish, activity, prepare, grammars), info
+    return Engine(scheduler, executor, clock, publish, activity, prepare, grammars, judge), info
+
+
+def _judge(config: Config, part: Part) -> Judge:
+    """What holds steps against the hardware. Raises ConfigError for an unknown one."""
+    loaded, model, engine = part.loaded, part.loaded.model, config.engine
+    layers = max(len(group.layers) for group in model.kv_groups)
+    layer_bytes = part.word().token_bytes / layers * engine.tensor_parallel_size
+    work = step_work(part.raw, loaded.format.name, loaded.dtype, layer_bytes)
+    with part.stages.time("find hardware"):
+        device, note = find_device(engine.roofline_hardware, part.device, engine.processes)
+    part.stages.notes.append(note)
+    return Judge(work, ceiling(device, loaded.format.name, loaded.dtype, engine.processes))
 
 
 def check_split(config: Config) -> None:

@@ -110,6 +110,13 @@ class EngineStats:
     host_share: float | None = None
     """of the last step: 1 - (time in our CPU kernels / time since the step before it ended), all
     Python included; None where the kernels do not compute the model"""
+    bytes_moved: float = 0.0
+    """what the last step could not do without (`sizing.floor`), over all ranks"""
+    operations: float = 0.0
+    floor_s: float = 0.0
+    """least seconds for that on this hardware; 0 where it is not known"""
+    bound: str = ""
+    """memory, compute or host: what takes the most of the last step; empty as above"""
     prefill_tokens: int = 0
     """of the last step"""
     decode_tokens: int = 0

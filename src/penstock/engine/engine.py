@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from penstock.core.clock import Clock
 from penstock.core.events import Event, Finished
@@ -21,6 +21,9 @@ from penstock.core.scheduler import Scheduler
 from penstock.engine.activity import Activity, Pace
 from penstock.engine.client import EngineStats
 from penstock.errors import PenstockError
+
+if TYPE_CHECKING:  # it reaches torch, which the API process has no need of
+    from penstock.engine.judge import Judge
 
 IDLE_S = 1.0
 """How often an idle engine says that it is alive."""
@@ -62,9 +65,11 @@ class Engine:
         activity: Activity | None = None,
         prepare: Callable[[Submission], None] | None = None,
         grammars: Compiler | None = None,
+        judge: Judge | None = None,
     ) -> None:
         """activity: told what the engine does. prepare: gets ready what a request needs, before it
-        is added; what it raises ends that request. grammars: compiles those of requests."""
+        is added; what it raises ends that request. grammars: compiles those of requests. judge:
+        holds each step against the hardware."""
         self._prepare = prepare
         self.scheduler = scheduler
         self._executor = executor
@@ -74,6 +79,7 @@ class Engine:
         self._refused: list[Event] = []
         self._leaked = 0
         self._activity = activity or Activity()
+        self._judge = judge
         self._pace = Pace()
         self._under_way: deque[StepPlan] = deque()
         self._stats = EngineStats(at=clock.now())
@@ -123,7 +129,7 @@ class Engine:
             self.scheduler.apply(result)
             self._measure(result, scheduled - began + time.perf_counter() - collected)
             self._pace.note(plan.num_tokens, max(collected - scheduled, result.device_s))
-            self._count(self._under_way.popleft())
+            self._count(self._under_way.popleft(), time.perf_counter() - began)
         else:
             self._activity.begin("waiting for blocks")
         ended = time.perf_counter()
@@ -143,9 +149,12 @@ class Engine:
         kernel_s = result.kernel_s
         stats.host_share = None if kernel_s is None else max(0.0, 1 - kernel_s / took_s)
 
-    def _count(self, plan: StepPlan) -> None:
+    def _count(self, plan: StepPlan, step_s: float) -> None:
         """The step whose result is there now."""
         stats = self._stats
+        stats.step_s = step_s
+        if self._judge is not None:
+            self._judge.note(plan, stats)
         stats.step = plan.step
         stats.decode_tokens = sum(1 for count in plan.counts if count == 1)
         stats.prefill_tokens = plan.num_tokens - stats.decode_tokens

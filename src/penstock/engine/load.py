@@ -7,7 +7,7 @@ chooses by hand: `cpu` the program, `torch` and `torch-reference` torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 
 from penstock.attention.base import AttentionBackend
 from penstock.config import Config
-from penstock.engine.weights import build_model, load_model, read_plan
+from penstock.engine.packs import UNUSED, Kept, huge_pages, keep
+from penstock.engine.weights import build_model, check_room, fill, read_plan
 from penstock.errors import CheckpointError, ConfigError, UnsupportedError
 from penstock.kernels import cpu
 from penstock.kernels.cpu.ops import GATED
@@ -81,7 +82,8 @@ def choose_dtype(config: Config, raw: dict[str, Any]) -> torch.dtype:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model with its weights in place, not yet packed for the kernels."""
+    """A model with its weights in place, not yet packed for the kernels; or with none, where they
+    are kept packed."""
 
     model: LoadableLM
     backend: AttentionBackend
@@ -91,6 +93,8 @@ class Loaded:
     format: LinearFormat
     how: str
     """what computes it"""
+    kept: Kept = UNUSED
+    """prepared weights of an earlier start, or where they will be kept"""
 
     @property
     def weight_bytes(self) -> int:
@@ -117,7 +121,7 @@ class Loaded:
         from penstock.layers.native import NativeDecoder
 
         assert isinstance(self.model, Decoder)
-        return NativeDecoder(self.model, max_tokens, max_rows, max_len, threads)
+        return NativeDecoder(self.model, max_tokens, max_rows, max_len, threads, self.kept.store)
 
 
 def load(
@@ -149,11 +153,29 @@ def load(
         name = NATIVE if against is None else "torch"
     backend: AttentionBackend = ATTENTION_BACKENDS.load(name)()
     linear_format: LinearFormat = FORMATS.load(config.model.quantization)()
-    make = load_model if weights else build_model
-    model = make(folder, dtype, device, backend, linear_format, ranks, longest, impl)
+    model = build_model(folder, dtype, device, backend, linear_format, ranks, longest, impl)
     by = "torch's operators" if not isinstance(model, SelfLoading) else "transformers' model"
     kv_dtype = KV_DTYPES.get(config.engine.kv_cache_dtype, dtype)
-    return Loaded(model, backend, dtype, kv_dtype, device, linear_format, _how(name, against, by))
+    how = _how(name, against, by)
+    loaded = Loaded(model, backend, dtype, kv_dtype, device, linear_format, how)
+    if not weights:
+        return loaded
+    if name == NATIVE:
+        loaded = replace(loaded, kept=_kept(config, folder, loaded, ranks))
+    if not loaded.kept.hit:
+        fill(model, folder, device, ranks)
+    elif loaded.kept.fills:
+        check_room(model, device, ranks)
+    return loaded
+
+
+def _kept(config: Config, folder: Path, loaded: Loaded, ranks: RankGroup) -> Kept:
+    """Pages of a file are shared, but small: with one engine the speed of huge ones counts more."""
+    memory = config.model.weights_memory
+    if memory == "auto":
+        alone = config.engine.data_parallel_size == 1
+        memory = "copied" if alone and huge_pages() else "mapped"
+    return keep(config.model, folder, loaded.dtype, ranks, memory == "copied", loaded.weight_bytes)
 
 
 def _how(name: str, against: str | None, by: str) -> str:

@@ -51,13 +51,18 @@ def load_model(
     UnsupportedError; ConfigError when the memory does not hold the weights.
     """
     model = build_model(path, dtype, device, backend, format, ranks, longest, impl)
+    fill(model, path, device, ranks)
+    return model
+
+
+def fill(model: LoadableLM, path: Path, device: torch.device, ranks: RankGroup) -> None:
+    """Load the weights of a model from `build_model`. Raises as `load_model`."""
     if isinstance(model, SelfLoading):
         model.load(path)
-        return model
-    _check_room(model, device, ranks)
+        return
+    check_room(model, device, ranks)
     with torch.inference_mode():
         load_weights(path, model)
-    return model
 
 
 def build_model(
@@ -81,9 +86,12 @@ def build_model(
         raise
 
 
-def _check_room(model: LoadableLM, device: torch.device, ranks: RankGroup) -> None:
-    """On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
-    than to be killed in the midst of it. Rank 0, the first to come here, asks for all."""
+def check_room(model: LoadableLM, device: torch.device, ranks: RankGroup) -> None:
+    """Raise ConfigError when the memory does not hold the weights.
+
+    On a CPU an empty tensor takes its pages when it is filled: better to refuse before that
+    than to be killed in the midst of it. Rank 0, the first to come here, asks for all.
+    """
     needed = sum(target.nbytes for target in model.targets().values())
     needed *= ranks.size * ranks.stage.count if ranks.leads else 1
     if device.type == "cpu" and needed > available_bytes(device):

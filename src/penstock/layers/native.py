@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,11 +22,13 @@ from penstock.kernels.cpu.ops import GATED, Batch, Epilogue, GroupTables, Rope, 
 from penstock.kernels.cpu.pack import PackedWeight
 from penstock.kernels.cpu.program import Program, pool
 from penstock.layers.decoder import Decoder, DecoderPlan, Layer
+from penstock.layers.embedding import Embedding
 from penstock.layers.linear import Linear
 from penstock.layers.lora import Additions, LowRank, Weights
 from penstock.layers.mlp import GatedMLP
 from penstock.layers.moe import MoE
 from penstock.layers.norm import RMSNorm
+from penstock.layers.store import UNKEPT, Store
 from penstock.quant.base import Matrix, Table
 from penstock.quant.int4 import Int4Matrix
 from penstock.quant.int8 import Int8Matrix
@@ -40,7 +43,7 @@ class NativeDecoder:
 
     max_tokens: most tokens of one step; max_rows: most rows whose logits are wanted at once;
     max_len: tokens of the longest request; threads: workers, the caller included (None: one for
-    each physical core).
+    each physical core). store: of the prepared weights.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class NativeDecoder:
         max_rows: int,
         max_len: int,
         threads: int | None = None,
+        store: Store = UNKEPT,
     ) -> None:
         """Takes the decoder apart: it cannot be used afterwards."""
         plan, ranks = decoder.plan, decoder.ranks
@@ -71,9 +75,10 @@ class NativeDecoder:
         if decoder.local_rotary is not decoder.rotary:
             local = decoder.local_rotary.table(max_len)
         self._layers = [
-            _PackedLayer(layer, *(local if layer.window else rotation)) for layer in decoder.layers
+            _PackedLayer(layer, *(local if layer.window else rotation), store)
+            for layer in decoder.layers
         ]
-        self._norm = _weight(decoder.norm)
+        self._norm = _weight(decoder.norm, store)
         self._x = torch.empty(max_tokens, plan.hidden_size)
         self._hidden = torch.empty_like(self._x) if ranks.stage.last else self._x
         apart = ranks.size > 1 or plan.norms != "pre"
@@ -81,7 +86,8 @@ class NativeDecoder:
         """products to be summed over the ranks, or to be normalised before they are added"""
         self._no_ids = torch.zeros(max(max_tokens, max_rows), dtype=torch.int64)
         """rows are counted by ids, also where none are read"""
-        self._pack_tables(decoder)
+        self._pack_tables(decoder, store)
+        store.finish()
         self._caches: list[Tensor] = []
         self._bodies: dict[tuple[bool, bool], _Body] = {}
         """for steps (with adapters, of which other ranks compute a part)"""
@@ -90,6 +96,18 @@ class NativeDecoder:
         """which tokens have the adapter of a slot"""
         self._low: dict[int, Tensor] = {}
         """by width: what lies between an adapter's two products"""
+
+    def _record_head(self, head: Embedding, store: Store) -> None:
+        self._rows = torch.empty(self._max_rows, self.hidden_size)
+        self._logits = torch.empty(self._max_rows, head.ids.count)
+        self._head = Program(self._pool, self._max_rows)
+        self._head.linear(
+            store.matrix(partial(_pack, head.table)),
+            self._rows,
+            self._logits,
+            scale=self.plan.logit_scale,
+            softcap=self.plan.logit_softcap,
+        )
 
     def forward(
         self, x: Tensor, positions: Tensor, caches: list[Tensor], batch: AttnBatch
@@ -136,19 +154,22 @@ class NativeDecoder:
         run = Batch(ids, exchange.positions, NO_ROWS, NO_ROWS, NOTHING, groups)
         body.writers[index].run(run)
 
-    def _pack_tables(self, decoder: Decoder) -> None:
+    def _pack_tables(self, decoder: Decoder, store: Store) -> None:
         """The token table and the head, which may be one."""
         embed, head = decoder.embed, decoder.head
         decoder.embed = decoder.head = None
         self._table: PackedWeight | None = None
         if embed is not None:
             self._ids = embed.ids
-            self._table, self._multiplier = _pack(embed.table), embed.scale
+            make = partial(_pack, embed.table)
+            self._table = store.matrix(make, looked_up=head is not embed)
+            self._multiplier = embed.scale
             if self._ranks.size > 1:
                 self._lookup = Program(self._pool, len(self._x), 1)
                 self._lookup.embed(self._table, self._x, self._multiplier)
         if head is not None:
-            packed = self._table if head is embed and self._table else _pack(head.table)
+            packed = self._table if head is embed else None
+            packed = packed or store.matrix(partial(_pack, head.table))
             self._rows = torch.empty(self._max_rows, self.hidden_size)
             self._logits = torch.empty(self._max_rows, head.ids.count)
             self._head = Program(self._pool, self._max_rows)
@@ -342,7 +363,7 @@ class _Inner:
 class _PackedLayer:
     """A layer's weights in the kernels' layout."""
 
-    def __init__(self, layer: Layer, cos: Tensor, sin: Tensor) -> None:
+    def __init__(self, layer: Layer, cos: Tensor, sin: Tensor, store: Store) -> None:
         attention, mlp = layer.attention, layer.mlp
         shape = attention.shape
         self.window, self.group = shape.window, shape.group
@@ -351,33 +372,34 @@ class _PackedLayer:
         self.whole_norms: list[tuple[slice, Tensor]] = []
         """of queries and keys over all heads at once: columns, weight"""
         if attention.norm is not None and shape.norm_whole:
-            weight = attention.norm.float().flatten()
+            weight = store.tensor(attention.norm.float).flatten()
             size = self.heads * shape.head_dim
             self.whole_norms = [
                 (columns, weight[columns]) for columns in (slice(size), slice(size, len(weight)))
             ]
         elif attention.norm is not None:
-            q_norm, k_norm = (attention.norm[i].float().contiguous() for i in (0, -1))
+            q_norm, k_norm = (store.tensor(attention.norm[i].float) for i in (0, -1))
         if not shape.rotary:
             cos = sin = None  # type: ignore[assignment]
         self.rope = Rope(cos, sin, q_norm, k_norm, shape.norm_eps or 0.0)
-        self.norm_in, self.norm_attention = _weight(layer.norm_in), _weight(layer.norm_attention)
-        self.norm_mid, self.norm_mlp = _weight(layer.norm_mid), _weight(layer.norm_mlp)
+        norms = (layer.norm_in, layer.norm_attention, layer.norm_mid, layer.norm_mlp)
+        kept = [_weight(norm, store) for norm in norms]
+        self.norm_in, self.norm_attention, self.norm_mid, self.norm_mlp = kept
         self.additions = {
             name: _PackedAdditions(linear.additions, interleaved=name == "gate_up")
             for name, linear in layer.linears.items()
             if linear.additions is not None
         }
         """of adapters, where the model has room for some"""
-        self.qkv = _pack_linear(attention.qkv)
-        self.out = _pack_linear(attention.out)
+        self.qkv = _pack_linear(attention.qkv, store)
+        self.out = _pack_linear(attention.out, store)
         del attention.qkv, attention.out
         self.experts: _PackedExperts | None = None
         if isinstance(mlp, MoE):
-            self.experts = _PackedExperts(mlp)
+            self.experts = _PackedExperts(mlp, store)
             return
         self.mlp_size = mlp.down.inputs.count
-        self.gate_up, self.down = _pack_mlp(mlp)
+        self.gate_up, self.down = _pack_mlp(mlp, store)
 
 
 class _PackedAdditions:
@@ -407,28 +429,28 @@ class _PackedAdditions:
 class _PackedExperts:
     """A sparse layer's weights in the kernels' layout."""
 
-    def __init__(self, moe: MoE) -> None:
+    def __init__(self, moe: MoE, store: Store) -> None:
         self.size = moe.experts[0].down.inputs.count
-        self.gate = _pack_linear(moe.gate)
-        packed = [_pack_mlp(expert) for expert in moe.experts]
+        self.gate = _pack_linear(moe.gate, store)
+        packed = [_pack_mlp(expert, store) for expert in moe.experts]
         self.gate_up = [gate_up for gate_up, _ in packed]
         self.down = [down for _, down in packed]
 
 
-def _weight(norm: RMSNorm | None) -> Tensor | None:
-    return None if norm is None else norm.weight.float()
+def _weight(norm: RMSNorm | None, store: Store) -> Tensor | None:
+    return None if norm is None else store.tensor(norm.weight.float)
 
 
-def _pack_mlp(mlp: GatedMLP) -> tuple[PackedWeight, PackedWeight]:
+def _pack_mlp(mlp: GatedMLP, store: Store) -> tuple[PackedWeight, PackedWeight]:
     """gate and up, and down; the module gives them up."""
-    gate_up = _pack_linear(mlp.gate_up, interleaved=True)
-    down = _pack_linear(mlp.down)
+    gate_up = _pack_linear(mlp.gate_up, store, interleaved=True)
+    down = _pack_linear(mlp.down, store)
     del mlp.gate_up, mlp.down
     return gate_up, down
 
 
-def _pack_linear(linear: Linear, interleaved: bool = False) -> PackedWeight:
-    return _pack(linear.matrix, linear.added, interleaved)
+def _pack_linear(linear: Linear, store: Store, interleaved: bool = False) -> PackedWeight:
+    return store.matrix(partial(_pack, linear.matrix, linear.added, interleaved))
 
 
 def _pack(

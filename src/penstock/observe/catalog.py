@@ -187,6 +187,21 @@ HOST_SHARE = histogram(
     "Part of a step's wall time outside our CPU kernels; not observed where torch computes.",
     SHARES,
 )
+STEP_BYTES = counter(
+    "step_bytes", "bytes", "What steps had to move: weights, and keys and values, read or written."
+)
+STEP_OPERATIONS = counter("step_operations", "operations", "What steps had to compute.")
+STEP_FLOOR_S = counter(
+    "step_floor_seconds",
+    "seconds",
+    "The least time for that on this hardware; compare with the sum of step_duration_seconds.",
+)
+STEP_BOUND = counter(
+    "step_bound",
+    "steps",
+    "Steps by what takes the most of them: memory, compute or host.",
+    "bound",
+)
 
 # Utilisation is three numbers: does the engine have work (allocation), does the device compute
 # (busy), and how near is that to the device's peak (FLOP and bandwidth, of each step's roofline)

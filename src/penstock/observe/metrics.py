@@ -182,6 +182,11 @@ class Metrics:
             self._observe(c.PUBLISH_S, stats.publish_s)
             if stats.host_share is not None:
                 self._observe(c.HOST_SHARE, stats.host_share)
+            self._add(c.STEP_BYTES, stats.bytes_moved)
+            self._add(c.STEP_OPERATIONS, stats.operations)
+            self._add(c.STEP_FLOOR_S, stats.floor_s)
+            if stats.bound:
+                self._engine.number(c.STEP_BOUND).add(1, stats.bound)
 
     # The server tells
 

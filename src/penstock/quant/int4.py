@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from penstock.kernels.cpu import quantize
 from penstock.kernels.rotation import num_parts, rotate
 from penstock.kernels.symmetric import quantize_rows
-from penstock.quant.int8 import BLOCK, Int8Matrix, finite
+from penstock.quant.int8 import BLOCK, Int8Matrix, check_finite
 
 GROUP = 32
 HALF = GROUP // 2
@@ -39,26 +40,36 @@ TOTALS = 1 << 16
 def quantize_groups(w: Tensor) -> tuple[Tensor, Tensor]:
     """w float32 [n, 32] -> (q as float32 [n, 32] in -8 .. 7, scale float16 [n, 1]).
 
-    For each level of GRID: round w to the levels of the scale that puts the greatest weight
+    For each level of GRID: round w times the inverse of the scale that puts the greatest weight
     there, take the scale of the least squared error for these roundings, in float16. The best of
-    these scales is kept, and q = clamp(round-half-even(w / scale), -8, 7).
+    these scales is kept, and q = clamp(round-half-even(w / scale), -8, 7). Sums are in float32, in
+    the order of `_sum`.
     """
-    greatest = w.gather(1, w.abs().argmax(dim=1, keepdim=True))
+    columns = w.t().contiguous()  # elements of one place in all groups: sums go over few, long rows
+    greatest = columns.gather(0, columns.abs().argmax(dim=0, keepdim=True))
     least = torch.full_like(greatest, torch.inf)
     best = torch.zeros_like(greatest)
     for level in GRID:
-        q = _round(w, greatest / -level)
+        q = _round(columns * (torch.full_like(greatest, -level) / greatest))
         # An empty group gives 0 / 0, which loses every comparison: its scale stays 0.
-        scale = ((w * q).sum(1, keepdim=True) / (q * q).sum(1, keepdim=True)).half().float()
-        error = (w - q * scale).square_().sum(1, keepdim=True)
+        scale = (_sum(columns * q) / _sum(q * q)).half().float()
+        error = _sum((columns - q * scale).square_())
         better = error < least
         least = error.where(better, least)
         best = scale.where(better, best)
-    return _round(w, best), best.half()
+    return _round(columns / best).t(), best.half().t()
 
 
-def _round(w: Tensor, scale: Tensor) -> Tensor:
-    return (w / scale).nan_to_num_(0.0).round_().clamp_(-8.0, 7.0)
+def _round(x: Tensor) -> Tensor:
+    return x.nan_to_num_(0.0).round_().clamp_(-8.0, 7.0)
+
+
+def _sum(columns: Tensor) -> Tensor:
+    """[32, n] -> [1, n]: the second half is added to the first, and so on."""
+    while len(columns) > 1:
+        half = len(columns) // 2
+        columns = columns[:half] + columns[half:]
+    return columns
 
 
 class Int4Matrix:
@@ -134,13 +145,18 @@ class Int4Rows:
         return self._values.nbytes + self._scales.nbytes
 
     def copy_(self, tensor: Tensor, /) -> None:
-        """Quantize [rows, size], some rows at a time."""
+        """Quantize [rows, size]."""
+        if quantize.runs(self._values):
+            found = quantize.quantize_int4(tensor, self._parts, self._values, self._scales)
+            check_finite(found)
+            return
         groups = self._scales.shape[1]
         count = max(1, SEARCH // (groups * GROUP))
         whole = (tensor, self._values, self._scales)
         parts = zip(*(torch.split(part, count) for part in whole), strict=True)
         for weights, values, scales in parts:
-            w = finite(weights.to(values.device, torch.float32))
+            w = weights.to(values.device, torch.float32)
+            check_finite(float(w.abs().amax()))
             w = rotate(w, self._parts) / self._parts
             w = pad(w, (0, groups * GROUP - self.size)).view(-1, GROUP)
             q, scale = quantize_groups(w)

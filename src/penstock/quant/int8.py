@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from penstock.errors import CheckpointError, UnsupportedError
+from penstock.kernels.cpu import quantize
 from penstock.kernels.rotation import num_parts, rotate
 from penstock.kernels.symmetric import quantize_rows
 from penstock.quant.integers import MOST_TERMS, product
@@ -75,15 +76,22 @@ class Int8Matrix:
         return product(q, self.values).float().mul_(scale).mul_(self.scales)
 
 
-def finite(w: Tensor) -> Tensor:
-    """w itself. Raises CheckpointError for weights that no scale can stand for."""
-    if not w.abs().amax() < GREATEST:
+def check_finite(greatest: float) -> None:
+    """Raise CheckpointError for a greatest magnitude of weights that no scale can stand for."""
+    if not greatest < GREATEST:
         raise CheckpointError(
             f"The checkpoint has a weight that is not finite, or not below {GREATEST}: it cannot "
             "be quantized.",
             cure="Check the checkpoint, or use --quantization none.",
         )
-    return w
+
+
+def quantize_weights(w: Tensor) -> tuple[Tensor, Tensor]:
+    """w float32 [n, size] -> (q int8 [n, size], scale float32 [n])."""
+    greatest = w.abs().amax(dim=1)
+    scale = greatest / torch.full_like(greatest, 127.0)
+    levels = (w / scale[:, None]).where(scale[:, None] > 0, torch.zeros_like(w))
+    return levels.round_().clamp_(-127.0, 127.0).to(torch.int8), scale
 
 
 class Int8Rows:
@@ -103,18 +111,20 @@ class Int8Rows:
         return self._values.nbytes + self._scales.nbytes
 
     def copy_(self, tensor: Tensor, /) -> None:
-        """Quantize [rows, size], some rows at a time."""
+        """Quantize [rows, size]."""
+        if quantize.runs(self._values):
+            found = quantize.quantize_int8(tensor, self._parts, self._values, self._scales)
+            check_finite(found)
+            return
         count = max(1, BLOCK // tensor.shape[1])
         whole = (tensor, self._values, self._scales)
         parts = zip(*(torch.split(part, count) for part in whole), strict=True)
         for weights, values, scales in parts:
-            w = finite(weights.to(values.device, torch.float32))
-            w = rotate(w, self._parts) / self._parts
-            greatest = w.abs().amax(dim=1)
-            scales.copy_(greatest / torch.full_like(greatest, 127.0))
-            scale = scales[:, None]
-            levels = (w / scale).where(scale > 0, torch.zeros_like(w))
-            values.copy_(levels.round_().clamp_(-127.0, 127.0))
+            w = weights.to(values.device, torch.float32)
+            check_finite(float(w.abs().amax()))
+            q, scale = quantize_weights(rotate(w, self._parts) / self._parts)
+            values.copy_(q)
+            scales.copy_(scale)
 
 
 class Int8:

@@ -1,6 +1,28 @@
 """What module.cpp binds. Addresses are `Tensor.data_ptr()`, 0 for none; sizes in elements."""
 
 def isas() -> list[str]: ...
+def quantize_int8(
+    w: int,
+    bfloat16: bool,
+    rows: int,
+    size: int,
+    stride: int,
+    parts: int,
+    values: int,
+    scales: int,
+    threads: int,
+) -> float: ...
+def quantize_int4(
+    w: int,
+    bfloat16: bool,
+    rows: int,
+    size: int,
+    stride: int,
+    parts: int,
+    values: int,
+    scales: int,
+    threads: int,
+) -> float: ...
 
 class Weight:
     def __init__(

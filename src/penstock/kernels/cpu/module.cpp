@@ -12,6 +12,7 @@
 #include "draw.h"
 #include "pool.h"
 #include "program.h"
+#include "quantize.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -31,6 +32,13 @@ const Isa* isa_named(const std::string& name) {
     if (name == isa->name) return isa;
   }
   throw std::invalid_argument("this machine cannot run " + name);
+}
+
+template <class Value, class Scale, float (*quantize)(const WideMatrix&, Value*, Scale*, int)>
+float quantize_with(Address w, bool bfloat16, int64_t rows, int64_t size, int64_t stride, int parts,
+                    Address values, Address scales, int threads) {
+  return quantize({at<const void>(w), bfloat16, rows, size, stride, parts}, at<Value>(values),
+                  at<Scale>(scales), threads);
 }
 
 std::vector<std::string> isas() {
@@ -245,6 +253,13 @@ NB_MODULE(_native, m) {
   nb::set_leak_warnings(false);
   m.doc() = "Penstock's CPU kernels. Addresses are integers; program.py is the interface to use.";
   m.def("isas", &isas, "Names of the instruction sets that this machine runs, best last.");
+
+  m.def("quantize_int8", &quantize_with<int8_t, float, quantize_int8>, "w"_a, "bfloat16"_a,
+        "rows"_a, "size"_a, "stride"_a, "parts"_a, "values"_a, "scales"_a, "threads"_a,
+        nb::call_guard<nb::gil_scoped_release>());
+  m.def("quantize_int4", &quantize_with<uint8_t, uint16_t, quantize_int4>, "w"_a, "bfloat16"_a,
+        "rows"_a, "size"_a, "stride"_a, "parts"_a, "values"_a, "scales"_a, "threads"_a,
+        nb::call_guard<nb::gil_scoped_release>());
 
   nb::class_<Weight>(m, "Weight").def(
       "__init__",
