@@ -11,8 +11,9 @@ READY := $(VENV)/.ready
 serve: $(READY)  ## serve a model: make serve ARGS='--port 8001'
 	$(BIN)/penstock serve $(ARGS)
 
+# Two processes; a file stays in one of them, because its tests share servers and engines.
 test: $(READY)  ## all tests but the slow ones
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(READY)  ## the slow tests: long property runs, big mixes
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)

@@ -17,6 +17,7 @@
     │   └── AuthError             missing or wrong API key
     ├── UnavailableError          not now; sending it again later can help
     │   ├── QueueFullError        the bounded queue is full
+    │   ├── SloMissError          its promise is predicted to be missed
     │   ├── RateLimitError        the key has used up one of its limits
     │   ├── DrainingError         the server is shutting down
     │   ├── CanaryError           golden prompts came out with other tokens

@@ -13,7 +13,7 @@ from penstock.engine.pack import PackWriter
 def place(tmp_path: Path) -> Path:
     about = {"model": "a-model", "quantization": "int8", "dtype": "bfloat16", "rank": [1, 2, 0, 1]}
     writer = PackWriter(tmp_path / "x.weights", "key", about, 1 << 20)
-    writer.tensor(lambda: torch.arange(5000.0), looked_up=True)
+    writer.tensor(lambda: torch.arange(5000.0))
     writer.finish()
     return tmp_path
 

@@ -17,7 +17,7 @@ def test_rows_say_default_unit_and_choices() -> None:
     assert "| `port` | `8000` | Port to listen on; 0 for any free one |" in text
     assert "| `max_waiting` | 4 x max_num_seqs | " in text
     assert "in requests |" in text
-    assert "one of `fcfs`, `priority` |" in text
+    assert "one of `fcfs`, `priority`, `slo` |" in text
 
 
 def test_every_command_has_its_help() -> None:

@@ -18,9 +18,9 @@ import torch
 
 from penstock.core.blocks import BlockPool
 from penstock.core.scheduler import Scheduler
-from penstock.engine import draw
 from penstock.engine.hub import DEMO
 from penstock.engine.runner import ModelRunner
+from penstock.engine.sampler import Sampler
 from penstock.llm import AsyncLLM
 from penstock.observe.requestlog import RequestLog
 from tests.debug import runs
@@ -199,14 +199,15 @@ def escaped_text(folder: Path) -> None:
 
 @fault("greedy-not-first")
 def greedy_not_first(folder: Path) -> None:
-    def wrap(greedy: Any) -> Any:
-        def second(logits: torch.Tensor) -> Any:
-            maxima, _ = greedy(logits)
-            return maxima, logits.topk(2).indices[:, 1]
+    def wrap(drawn: Any) -> Any:
+        def second(self: Sampler, logits: torch.Tensor, batch: Any, at: Any) -> torch.Tensor:
+            ids: torch.Tensor = drawn(self, logits, batch, at)
+            best, other = logits.topk(2).indices.unbind(1)
+            return torch.where(ids == best, other, ids)
 
         return second
 
-    with broken(draw, "greedy", wrap):
+    with broken(Sampler, "_draw", wrap):
         record(folder, healthy())
 
 

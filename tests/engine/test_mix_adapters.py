@@ -163,7 +163,7 @@ def test_ranks_and_stages(teams: dict[str, Team], size: str, backend: str, folde
     team = teams[size]
     model = team.load(path, backend=backend, slots=2, rank=MAX_RANK)
     mix = test_mix.COVER[0]
-    out, _ = test_mix.run(model, team.backend, mix, prompts, team, adapters, 2)
+    out, _ = test_mix.run(model, team.backend, mix, prompts, team, adapters=adapters, slots=2)
     assert out == expected
 
 
@@ -215,7 +215,8 @@ def hidden(
     rows = AdapterRows(order[begins[0] :], [begin - begins[0] for begin in begins])
     groups = tuple(GroupTables(table, slots) for _ in model.kv_groups)
     lens = torch.tensor(counts).int()
-    batch = AttnBatch(starts, lens, groups, counts, counts, rows if max(places) >= 0 else None)
+    adapted = rows if max(places) >= 0 else None
+    batch = AttnBatch(starts, lens, groups, counts, counts, adapters=adapted)
     ids = torch.tensor([token for prompt in prompts for token in prompt])
     with torch.inference_mode():
         found = model.forward(ids, positions, caches, batch).clone()

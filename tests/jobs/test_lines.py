@@ -30,7 +30,7 @@ def test_a_good_line() -> None:
         ({"custom_id": "x" * 513}, "invalid_custom_id"),
         ({"method": "GET"}, "invalid_method"),
         ({"method": None}, "invalid_method"),
-        ({"url": "/v1/embeddings"}, "invalid_url"),
+        ({"url": "/v1/images"}, "invalid_url"),
         ({"url": ["/v1/completions"]}, "invalid_url"),
         ({"body": "text"}, "invalid_body"),
         ({"body": {"stream": True}}, "stream_not_supported"),

@@ -224,12 +224,12 @@ class Recorded:
         self.kept.append(made := make())
         return made
 
-    def matrix(self, make: Callable[[], PackedWeight]) -> PackedWeight:
+    def matrix(self, make: Callable[[], PackedWeight], looked_up: bool = False) -> PackedWeight:
         found = self._next(make)
         assert isinstance(found, PackedWeight)
         return found
 
-    def tensor(self, make: Callable[[], Tensor], looked_up: bool = False) -> Tensor:
+    def tensor(self, make: Callable[[], Tensor]) -> Tensor:
         found = self._next(make)
         assert isinstance(found, Tensor)
         return found

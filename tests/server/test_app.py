@@ -57,7 +57,7 @@ CASES: list[tuple[str, Any, int, str, str | None]] = [
         "invalid_field",
         "prompt_logprobs",
     ),
-    ("chat/completions", {**CHAT, "tools": [{}]}, 400, "unsupported_field", "tools"),
+    ("chat/completions", {**CHAT, "tools": [{}]}, 400, "invalid_field", "tools"),
     ("chat/completions", {**CHAT, "temprature": 1}, 400, "unsupported_field", "temprature"),
     (
         "chat/completions",

@@ -21,20 +21,21 @@ GUIDED = {
 def structured_outputs(body: Parsed) -> StructuredOutputs | None:
     """What the body asks for; None for free text. Raises InvalidFieldError, also when it asks in
     two ways."""
+    given = body.values.get  # not every endpoint has all of them
     asked: dict[str, StructuredOutputs] = {}
-    if body["response_format"] is not None:
-        form = of_response_format(body["response_format"])
+    if given("response_format") is not None:
+        form = of_response_format(given("response_format"))
         if form is not None:
             asked["response_format"] = form
-    if body["structured_outputs"]:
-        asked["structured_outputs"] = StructuredOutputs.read(body["structured_outputs"])
+    if given("structured_outputs"):
+        asked["structured_outputs"] = StructuredOutputs.read(given("structured_outputs"))
     for name, kind in GUIDED.items():
-        if body[name] is not None:
-            given: dict[str, Any] = {kind: body[name]}
-            if kind == "json" and body["guided_whitespace_pattern"] is not None:
-                given["whitespace_pattern"] = body["guided_whitespace_pattern"]
-            asked[name] = StructuredOutputs(**given)
-    if body["guided_whitespace_pattern"] is not None and "guided_json" not in asked:
+        if given(name) is not None:
+            options: dict[str, Any] = {kind: given(name)}
+            if kind == "json" and given("guided_whitespace_pattern") is not None:
+                options["whitespace_pattern"] = given("guided_whitespace_pattern")
+            asked[name] = StructuredOutputs(**options)
+    if given("guided_whitespace_pattern") is not None and "guided_json" not in asked:
         raise InvalidFieldError(
             "guided_whitespace_pattern needs guided_json.", param="guided_whitespace_pattern"
         )
