@@ -87,6 +87,7 @@ async def soak(plain: Oracle, row: Row, seconds: float, program: Program, folder
             assert group.stats().restarts == kills
 
 
+@pytest.mark.slow
 async def test_everything_on_for_a_moment(plain: Oracle, program: Program, tmp_path: Path) -> None:
     await soak(plain, ALL_ON, 3.0, program, tmp_path)
 

@@ -58,7 +58,10 @@ async def stage(
         made = Stage(script, http, service)
         if loaded:
             service.open(llm_over(made.client, TOKENIZER))
-        yield made
+        try:
+            yield made
+        finally:
+            await service.close()  # its threads end with it
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
         assert process.poll() is None, (folder / "output").read_text()
         try:
             return [r["value"][1] for r in ask(address, "up")] == ["1"]
-        except httpx.TransportError:
+        except (httpx.TransportError, ValueError):  # it answers in words while it starts
             return False
 
     try:

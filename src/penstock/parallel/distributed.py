@@ -6,6 +6,7 @@ several, and the store through which ranks meet is a file without a name.
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -92,7 +93,9 @@ def _unpad(found: list[Tensor], parts: list[Tensor]) -> None:
 
 
 def _connect(fd: int, rank: int, size: int, device: torch.device, timeout: timedelta) -> Any:
-    store = FileStore(f"/dev/fd/{fd}", size)
+    # Its destructor, whenever the collector comes to it, opens the path once more: the number must
+    # then still be this file's, so this copy of it stays open as long as the process.
+    store = FileStore(f"/dev/fd/{os.dup(fd)}", size)
     store.set_timeout(timeout)
     if device.type == "cuda":
         from torch.distributed import ProcessGroupNCCL
