@@ -38,7 +38,7 @@ async def test_abort_all_ends_every_choice_of_every_request() -> None:
             asyncio.create_task(s.complete(prompt=["a", "b"], stream=True)),
         ]
         async with asyncio.timeout(30):
-            while len(s.client.submissions) < 4:
+            while len(s.client.submissions) < 4:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert s.service.door.live == 4
         s.service.abort_all()
