@@ -59,8 +59,6 @@ class Second:
     steps: int = 0
     step_s: float = 0.0
     device_s: float = 0.0
-    rows: int = 0
-    """decode rows, over all steps"""
     preemptions: int = 0
     running: int = 0
     """at the end of the second, as all that follows; over all engines"""
